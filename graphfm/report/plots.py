@@ -1,0 +1,192 @@
+"""Plots of a report as SVG text, drawn by matplotlib.
+
+Colours are written as CSS variables of the page, so that one drawing serves light and dark; text stays text.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphfm.report.rows import Row, Target, changes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["accuracy_plot", "available", "difference_plot", "seconds_plot"]
+
+# matplotlib wants colours, the page wants variables: these stand in and are replaced in the finished SVG.
+_INK, _MUTED, _LINE = "#010203", "#010204", "#010205"
+_COLOURS = {"floor": "#010206", "control": "#010207", "pretrained": "#010208"}
+_VARIABLES = {
+    _INK: "ink",
+    _MUTED: "muted",
+    _LINE: "line",
+    "#010206": "floor",
+    "#010207": "control",
+    "#010208": "pretrained",
+    "#010209": "card",
+}
+_CARD = "#010209"
+_WIDTH = 4.6  # inches: on a phone the drawing is then about as wide as the screen, and its text keeps its size
+_ROW = 0.27
+
+
+def available() -> bool:
+    """Whether matplotlib is installed (extra ``viz``)."""
+    from importlib.util import find_spec
+
+    return find_spec("matplotlib") is not None
+
+
+def accuracy_plot(target: Target) -> str:
+    """Accuracy of every method of a target: mean, 95 % interval, the single cells behind it; as an ``<svg>``."""
+    figure, axes = _figure(0.75 + _ROW * len(target.rows))
+    for place, row in enumerate(target.rows):
+        colour = _COLOURS.get(row.group, _MUTED)
+        axes.plot(_percent(row.values), [place] * len(row.values), "|", color=colour, alpha=0.35, markersize=6)
+        _dot(axes, place, row.accuracy.mean, row.accuracy.half_width, colour, filled=True)
+        if row.is_floor:
+            axes.axvline(100 * row.accuracy.mean, color=colour, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+    _methods(axes, [row.method for row in target.rows], bold=[row.is_best for row in target.rows])
+    axes.set_xlabel("accuracy, %")
+    return _svg(figure, f"Accuracy by method on {target.title}")
+
+
+def difference_plot(targets: Sequence[Target]) -> str:
+    """Paired differences to the best training-free rule, target by target; as an ``<svg>``, empty if there are none."""
+    shown = [(target, [row for row in target.rows if row.difference and row.group != "floor"]) for target in targets]
+    shown = [(target, rows) for target, rows in shown if rows]
+    if not shown:
+        return ""
+    lines: list[tuple[str, Row | None]] = []
+    for target, rows in shown:
+        lines += [(target.title, None), *((row.method, row) for row in rows)]
+    figure, axes = _figure(0.75 + _ROW * len(lines))
+    axes.axvline(0, color=_INK, linewidth=1, zorder=0)
+    for place, (_, row) in enumerate(lines):
+        if row is not None and row.difference is not None:
+            one = row.difference
+            colour = _COLOURS.get(row.group, _MUTED)
+            _dot(axes, place, one.mean, one.half_width, colour, filled=changes(one) != "unclear")
+    _methods(axes, [name for name, _ in lines], bold=[row is None for _, row in lines])
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -1.0), max(high, 1.0))  # zero is always in sight
+    axes.set_xlabel("accuracy minus best training-free rule, points")
+    return _svg(figure, "Paired differences to the best training-free rule")
+
+
+def seconds_plot(targets: Sequence[Target]) -> str:
+    """Mean seconds a cell against mean accuracy, for the methods measured on every target; ``<svg>`` or empty."""
+    methods = dict.fromkeys(row.method for target in targets for row in target.rows)
+    points = []
+    for method in methods:
+        rows = [row for target in targets for row in target.rows if row.method == method]
+        accuracy = math.fsum(row.accuracy.mean for row in rows) / len(rows)
+        cost = math.fsum(row.accuracy.seconds for row in rows) / len(rows)
+        if len(rows) == len(targets) and math.isfinite(accuracy) and math.isfinite(cost):
+            points.append((max(cost, 1e-4), 100 * accuracy, method, rows[0].group))
+    if len(points) < 2:
+        return ""
+    figure, axes = _figure(3.6)
+    axes.set_xscale("log")
+    for cost, accuracy, _, group in points:
+        colour = _COLOURS.get(group, _MUTED)
+        axes.plot(cost, accuracy, "o", color=colour, markersize=6, markeredgecolor=_CARD, zorder=3)
+    axes.grid(axis="both", color=_LINE, linewidth=0.6)
+    axes.margins(x=0.12, y=0.12)
+    _label_points(axes, [(cost, accuracy, method) for cost, accuracy, method, _ in points])
+    axes.set_xlabel("seconds a cell (fit and prediction)")
+    axes.set_ylabel("accuracy, %")
+    return _svg(figure, "Seconds against accuracy")
+
+
+def _percent(values: Sequence[float]) -> list[float]:
+    return [100 * value for value in values]
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    """A figure of its own: nothing of pyplot's global state is touched."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(_LINE)
+    axes.tick_params(length=0, labelsize=9, labelcolor=_MUTED)
+    axes.xaxis.label.set(color=_MUTED, size=9)
+    axes.yaxis.label.set(color=_MUTED, size=9)
+    axes.grid(axis="x", color=_LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _dot(axes: Axes, place: float, mean: float, half_width: float, colour: str, *, filled: bool) -> None:
+    """A mean and its interval; hollow where it shows nothing."""
+    if math.isnan(mean):
+        return
+    if math.isfinite(half_width):
+        ends = _percent([mean - half_width, mean + half_width])
+        axes.plot(ends, [place, place], color=colour, linewidth=2, solid_capstyle="round")
+    face = colour if filled else _CARD
+    axes.plot(100 * mean, place, "o", color=face, markeredgecolor=colour, markeredgewidth=1.6, markersize=6, zorder=3)
+
+
+def _methods(axes: Axes, names: Sequence[str], *, bold: Sequence[bool]) -> None:
+    labels = [name if len(name) <= 30 else f"{name[:29]}…" for name in names]
+    axes.set_yticks(range(len(names)), labels)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    for label, heavy in zip(axes.get_yticklabels(), bold, strict=True):
+        label.set(color=_INK, parse_math=False, fontweight="bold" if heavy else "normal")
+
+
+def _label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Names beside points, pushed apart from the top down where they would overlap."""
+    low, high = axes.get_ylim()
+    apart = 0.05 * (high - low)
+    left, right = (math.log(edge) for edge in axes.get_xlim())
+    taken: list[tuple[float, float]] = []  # (place from left to right, height) of the labels so far
+    for cost, accuracy, method in sorted(points, key=lambda point: -point[1]):
+        across, height = (math.log(cost) - left) / (right - left), accuracy
+        while any(abs(across - x) < 0.3 and abs(height - y) < apart * 0.98 for x, y in taken):
+            height -= apart / 4
+        taken.append((across, height))
+        ours = {"ha": "right", "xytext": (-7, 0)} if across > 0.6 else {"ha": "left", "xytext": (7, 0)}
+        axes.annotate(
+            method,
+            (cost, height),
+            textcoords="offset points",
+            va="center",
+            size=9,
+            color=_INK,
+            parse_math=False,
+            **ours,
+        )
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """The figure as an ``<svg>`` element that takes the page's colours, font and width."""
+    import html
+
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = io.StringIO()
+    # A fixed salt makes the ids, and so the file, the same for the same results.
+    options: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "graphfm"}
+    with matplotlib.rc_context(options):
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' id="(figure|axes|patch|matplotlib|xtick|ytick|line2d|text|legend)[^"]*"', "", text)
+    for colour, name in _VARIABLES.items():
+        text = text.replace(colour, f"var(--{name})")
+    text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", text)
+    label = html.escape(title, quote=True)
+    return re.sub(r"<svg[^>]*?viewBox=", f'<svg role="img" aria-label="{label}" viewBox=', text, count=1)

@@ -1,0 +1,77 @@
+"""The results as a table in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from graphfm.report.rows import GROUPS, Row, Target, changes, interval, percent, seconds, targets
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from graphfm.results import Result
+
+__all__ = ["render_table"]
+
+_COLOURS = {"floor": "", "control": "yellow", "pretrained": "cyan"}
+_SIGNS = {"better": (" ▲", "green"), "worse": (" ▼", "red"), "unclear": ("  ", "")}
+
+
+def render_table(results: Iterable[Result]) -> Table:
+    """A table for ``rich``: every target, its methods from training-free to pretrained, the best one in bold.
+
+    Args:
+        results: cells of any targets and methods; they need the metric ``accuracy``.
+
+    Raises:
+        ValueError: there are no results, or none has an accuracy.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    found = targets(results)
+    caption = "± half the 95 % interval over splits   ▲ ▼ the interval of the paired difference lies above, below zero"
+    if any(target.protocol == "paper" for target in found):
+        caption += "\nThe paper protocol leaks test labels: its numbers are no estimate of what to expect."
+    table = Table(caption=caption, caption_justify="left", header_style="bold", box=box.ROUNDED)
+    table.add_column("target and method", overflow="fold")
+    table.add_column("kind")
+    for name in ("accuracy %", "macro-F1 %", "vs best training-free", "seconds"):
+        table.add_column(name, justify="right")
+    for target in found:
+        splits = "1 split" if target.splits == 1 else f"{target.splits} splits"
+        table.add_row(Text(target.title, style="bold underline"), Text(splits, style="dim"))
+        for place, row in enumerate(target.rows):
+            last = place + 1 == len(target.rows) or target.rows[place + 1].group != row.group
+            table.add_row(*_cells(row, target), end_section=last)
+    return table
+
+
+def _cells(row: Row, target: Target) -> list[Text]:
+    from rich.text import Text
+
+    style = _COLOURS.get(row.group, "") + (" bold" if row.is_best else "")
+    few = "" if row.accuracy.n == target.splits else f" (n={row.accuracy.n})"
+    return [
+        Text(f"  {row.method}", style=style),
+        Text(GROUPS.get(row.group, row.group or "other"), style=style),
+        Text(interval(row.accuracy.mean, row.accuracy.half_width) + few, style=style),
+        Text("-" if row.macro_f1 is None else percent(row.macro_f1.mean), style=style),
+        _difference(row),
+        Text(seconds(row.accuracy.seconds), style=style),
+    ]
+
+
+def _difference(row: Row) -> Text:
+    from rich.text import Text
+
+    if row.is_floor:
+        return Text("the best of them  ", style="dim")
+    if row.difference is None:
+        return Text("-  ", style="dim")
+    # Rules that lose to the best rule are no news: only what has to beat it gets a mark.
+    sign, colour = _SIGNS["unclear" if row.group == "floor" else changes(row.difference)]
+    return Text(interval(row.difference.mean, row.difference.half_width, signed=True) + sign, style=colour)

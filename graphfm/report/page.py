@@ -169,10 +169,12 @@ def _row(row: Row, target: Target) -> str:
 def _difference(row: Row) -> str:
     one = row.difference
     if row.is_floor:
-        return "<small>the best of them</small>"
+        return "<small>best rule</small>"
     if one is None:
         return "-"
-    return f'<span class="{"" if row.group == "floor" else changes(one)}">{interval(one.mean, one.half_width, signed=True)}</span>'
+    # Rules that lose to the best rule are no news: only what has to beat it is coloured.
+    style = "" if row.group == "floor" else f' class="{changes(one)}"'
+    return f"<span{style}>{interval(one.mean, one.half_width, signed=True)}</span>"
 
 
 def _comparisons(found: Sequence[Target]) -> str:

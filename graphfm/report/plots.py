@@ -32,7 +32,7 @@ _VARIABLES = {
     "#010209": "card",
 }
 _CARD = "#010209"
-_WIDTH = 4.6  # inches: on a phone the drawing is then about as wide as the screen, and its text keeps its size
+_WIDTH = 3.8  # inches: about as wide as a phone, where text then keeps its size
 _ROW = 0.27
 
 
@@ -76,7 +76,7 @@ def difference_plot(targets: Sequence[Target]) -> str:
     _methods(axes, [name for name, _ in lines], bold=[row is None for _, row in lines])
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -1.0), max(high, 1.0))  # zero is always in sight
-    axes.set_xlabel("accuracy minus best training-free rule, points")
+    axes.set_xlabel("points above the best rule")
     return _svg(figure, "Paired differences to the best training-free rule")
 
 
@@ -92,8 +92,9 @@ def seconds_plot(targets: Sequence[Target]) -> str:
             points.append((max(cost, 1e-4), 100 * accuracy, method, rows[0].group))
     if len(points) < 2:
         return ""
-    figure, axes = _figure(3.6)
+    figure, axes = _figure(3.4)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for cost, accuracy, _, group in points:
         colour = _COLOURS.get(group, _MUTED)
         axes.plot(cost, accuracy, "o", color=colour, markersize=6, markeredgecolor=_CARD, zorder=3)
@@ -115,6 +116,8 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
+    figure.patch.set_visible(False)  # the page shows through, light or dark
+    axes.patch.set_visible(False)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(_LINE)
@@ -138,7 +141,7 @@ def _dot(axes: Axes, place: float, mean: float, half_width: float, colour: str, 
 
 
 def _methods(axes: Axes, names: Sequence[str], *, bold: Sequence[bool]) -> None:
-    labels = [name if len(name) <= 30 else f"{name[:29]}…" for name in names]
+    labels = [name if len(name) <= 28 else f"{name[:27]}…" for name in names]
     axes.set_yticks(range(len(names)), labels)
     axes.set_ylim(len(names) - 0.4, -0.6)
     for label, heavy in zip(axes.get_yticklabels(), bold, strict=True):
@@ -148,24 +151,27 @@ def _methods(axes: Axes, names: Sequence[str], *, bold: Sequence[bool]) -> None:
 def _label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Names beside points, pushed apart from the top down where they would overlap."""
     low, high = axes.get_ylim()
-    apart = 0.05 * (high - low)
+    apart = 0.055 * (high - low)
     left, right = (math.log(edge) for edge in axes.get_xlim())
-    taken: list[tuple[float, float]] = []  # (place from left to right, height) of the labels so far
+    taken: list[tuple[float, float, float]] = []  # (left end, right end, height) of the labels so far, ends in 0..1
     for cost, accuracy, method in sorted(points, key=lambda point: -point[1]):
         across, height = (math.log(cost) - left) / (right - left), accuracy
-        while any(abs(across - x) < 0.3 and abs(height - y) < apart * 0.98 for x, y in taken):
+        width = 0.05 + 0.026 * len(method)
+        before = across > 0.6
+        start, end = (across - width, across) if before else (across, across + width)
+        while any(start < e and s < end and abs(height - y) < apart * 0.98 for s, e, y in taken):
             height -= apart / 4
-        taken.append((across, height))
-        ours = {"ha": "right", "xytext": (-7, 0)} if across > 0.6 else {"ha": "left", "xytext": (7, 0)}
+        taken.append((start, end, height))
         axes.annotate(
             method,
             (cost, height),
+            xytext=(-7 if before else 7, 0),
             textcoords="offset points",
+            ha="right" if before else "left",
             va="center",
             size=9,
             color=_INK,
             parse_math=False,
-            **ours,
         )
 
 

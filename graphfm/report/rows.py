@@ -9,7 +9,7 @@ from typing import Literal
 
 from graphfm.results import Paired, Result, Summary, best_baseline, paired, summarise
 
-__all__ = ["GROUPS", "Row", "Target", "changes", "interval", "percent", "seconds", "targets"]
+__all__ = ["GROUPS", "Row", "Target", "Verdict", "changes", "interval", "percent", "seconds", "targets"]
 
 Verdict = Literal["better", "worse", "unclear"]
 

@@ -27,6 +27,7 @@ header .verdict { font-size: clamp(1.5rem, 4.5vw, 2.3rem); line-height: 1.22; fo
 header .more { max-width: 68ch; margin: 0 0 .5rem; }
 h2 { font-size: 1.25rem; letter-spacing: -.01em; margin: 3rem 0 .4rem; }
 h3 { font-size: 1.02rem; margin: 0; }
+h3 .small { font-weight: 400; }
 p.note, .small { color: var(--muted); font-size: .875rem; max-width: 75ch; }
 p.note { margin: .2rem 0 1rem; }
 .alarm { background: var(--alarm-paper); color: var(--alarm); border-left: 4px solid currentColor;
@@ -45,13 +46,15 @@ p.note { margin: .2rem 0 1rem; }
 .target h3 { grid-column: 1 / -1; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(330px, 100%), 1fr)); gap: 1rem;
   align-items: start; }
-svg { display: block; width: 100%; max-width: 560px; height: auto; margin: 0 auto; }
+svg { display: block; width: 100%; max-width: 480px; height: auto; margin: 0 auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th { text-align: left; font-weight: 550; color: var(--muted); font-size: .8rem; }
-th, td { padding: .26rem .9rem .26rem 0; vertical-align: baseline; }
+th { text-align: left; vertical-align: bottom; font-weight: 550; color: var(--muted); font-size: .8rem; }
+th, td { padding: .26rem .9rem .26rem 0; }
+td { vertical-align: baseline; }
 th:last-child, td:last-child { padding-right: 0; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
 td.method { overflow-wrap: break-word; min-width: 7.5rem; }
 thead th { border-bottom: 1px solid var(--line); }
 tr.group th { padding-top: .8rem; text-transform: none; font-weight: 650; }
@@ -72,7 +75,11 @@ footer { margin-top: 3rem; }
   .target { grid-template-columns: minmax(0, 1fr); }
   .card { padding: .9rem; }
   table { font-size: .84rem; } th, td { padding-right: .7rem; }
+  td.method { min-width: 5rem; }
   .optional { display: none; }
+  .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem; }
+  .tile { padding: .7rem .8rem; }
+  .tile .big small { display: block; font-size: .85rem; }
 }
 @media print { body { background: none; } .card, .tile { break-inside: avoid; } }
 """

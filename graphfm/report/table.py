@@ -69,7 +69,7 @@ def _difference(row: Row) -> Text:
     from rich.text import Text
 
     if row.is_floor:
-        return Text("the best of them  ", style="dim")
+        return Text("best rule  ", style="dim")
     if row.difference is None:
         return Text("-  ", style="dim")
     # Rules that lose to the best rule are no news: only what has to beat it gets a mark.

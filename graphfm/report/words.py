@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphfm.report.rows import Target, changes
+from graphfm.report.rows import Target, Verdict, changes
 
 __all__ = ["headline", "leaks"]
 
@@ -30,32 +30,37 @@ def headline(targets: Sequence[Target]) -> tuple[str, str]:
     if not compared:
         return _nothing_to_compare(honest)
     verdicts = [changes(target.against_floor) for target in compared]
-    won, lost = verdicts.count("better"), verdicts.count("worse")
-    return _sentence(won, len(compared)), " ".join(
-        [
-            _rest(lost, verdicts.count("unclear"), won),
-            _against_control(compared),
-            _missing(len(honest) - len(compared)),
-            "A target is one graph with one number of labels a class.",
-        ]
-    ).replace("  ", " ").strip()
+    parts = [
+        _rest(verdicts),
+        _single_splits(compared),
+        _against_control(compared),
+        _missing(len(honest) - len(compared)),
+        "A target is one graph with one number of labels a class.",
+    ]
+    return _sentence(verdicts), " ".join(part for part in parts if part)
 
 
-def _sentence(won: int, of: int) -> str:
+def _sentence(verdicts: Sequence[Verdict]) -> str:
+    won, of = verdicts.count("better"), len(verdicts)
     if of == 1:
-        did = "beat" if won else "did not clearly beat"
+        did = {"better": "beat", "worse": "did worse than", "unclear": "did not clearly beat"}[verdicts[0]]
         return f"The best pretrained method {did} the best training-free rule."
     many = "none" if won == 0 else "all" if won == of else str(won)
     return f"The best pretrained method beat the best training-free rule on {many} of {of} targets."
 
 
-def _rest(lost: int, unclear: int, won: int) -> str:
+def _rest(verdicts: Sequence[Verdict]) -> str:
     parts = [
-        (won, "won: the 95 % interval of the paired difference lies above zero."),
-        (unclear, "open: the interval holds zero, or there is none since there is one split only."),
-        (lost, "lost: the whole interval lies below zero."),
+        (verdicts.count("better"), "won: the 95 % interval of the paired difference lies above zero."),
+        (verdicts.count("unclear"), "open: the 95 % interval does not exclude zero."),
+        (verdicts.count("worse"), "lost: the 95 % interval lies below zero."),
     ]
     return " ".join(f"{count} {what}" for count, what in parts if count)
+
+
+def _single_splits(compared: Sequence[Target]) -> str:
+    single = sum(target.against_floor is not None and target.against_floor.n == 1 for target in compared)
+    return f"{single} measured on one split only, which gives no interval." if single else ""
 
 
 def _against_control(compared: Sequence[Target]) -> str:

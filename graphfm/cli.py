@@ -1,0 +1,281 @@
+"""The command line: each command parses, calls one verb and prints.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from graphfm.results import Result
+
+__all__ = ["app", "main"]
+
+UNIFIED = 100  # the width that the unifier brings every graph to, and so the backbone's input
+
+
+class _CleanErrors(TyperGroup):
+    """Errors of the library become one line and exit code 2; with ``--verbose`` they keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `graphfm data list | head` is no error
+            raise
+        except (ValueError, OSError, ImportError) as error:
+            if ctx.params.get("verbose"):
+                raise
+            _complain(error)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=_CleanErrors,
+    help="Pretrain one graph network on many graphs, transfer it with few labels, and see whether it was worth it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at the datasets that can be named.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Shots = Annotated[list[str], typer.Option(help="Labels a class: 1,3,5, or the option several times.")]
+Seeds = Annotated[int, typer.Option(min=1, help="How many splits: seeds 0 .. N - 1.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; the fastest there is if left out.")]
+Targets = Annotated[list[str], typer.Option("--target", help="A dataset's name or a file; several times for several.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from graphfm._version import __version__
+
+        typer.echo(f"graphfm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log progress, show tracebacks.")] = False,
+) -> None:
+    from rich.logging import RichHandler
+
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(format="%(message)s", datefmt="%X", handlers=[RichHandler(console=_console(stderr=True))])
+    logging.getLogger("graphfm").setLevel(level)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the datasets that have a name."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from graphfm.data import catalogue
+
+    table = Table("name", "what it is about", "kind", "text", "where", header_style="bold")
+    for entry in catalogue():
+        needs = f', needs pip install "graphfm[{entry.extra}]"' if entry.extra else ""
+        cells = (entry.name, entry.domain, entry.kind, "yes" if entry.text else "", entry.where + needs)
+        table.add_row(*(Text(cell) for cell in cells))
+    _console().print(table)
+
+
+@data_app.command("show")
+def data_show(name: Annotated[str, typer.Argument(help="A dataset's name or a file.")]) -> None:
+    """Load one dataset and print its numbers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from graphfm.data import describe, load
+
+    table = Table("property", "value", header_style="bold")
+    for key, value in describe(load(name)).items():
+        table.add_row(Text(key.replace("_", " ")), Text(_readable(value)))
+    _console().print(table)
+
+
+@app.command()
+def pretrain(
+    sources: Annotated[list[str], typer.Option(help="Datasets or files to learn from: a,b,c.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
+    backbone: Annotated[str, typer.Option(help="FAGCN, GCN, GAT, ... or module:Name.")] = "FAGCN",
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the backbone.")] = 128,
+    objective: Annotated[str, typer.Option(help="GraphCL, SimGRACE, ... or module:Name.")] = "GraphCL",
+    coordinators: Annotated[int, typer.Option(min=0, help="Joining nodes a dataset; 0 leaves graphs apart.")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the sampled subgraphs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Subgraphs a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Step size.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+) -> None:
+    """Pretrain one network on several graphs and save it."""
+    from graphfm import Coordinators
+    from graphfm.data import load
+    from graphfm.names import find
+    from graphfm.pretrain import pretrain as run
+
+    chosen: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": learning_rate}
+    model = run(
+        [load(name) for name in _listed(sources, "--sources")],
+        backbone=find("backbones", backbone)(UNIFIED, hidden),
+        objective=find("objectives", objective)(),
+        coordinators=Coordinators(coordinators) if coordinators else None,
+        seed=seed,
+        device=device,
+        checkpoint=out,
+        resume=resume,
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
+    model.save(out)
+    _say(f"Saved to {out}. Next: graphfm transfer --checkpoint {out} --target NAME --shots 1,5")
+
+
+@app.command()
+def transfer(
+    checkpoint: Annotated[Path, typer.Option(help="Folder that `graphfm pretrain` wrote.")],
+    target: Targets,
+    shots: Shots = ["1"],  # noqa: B006 - typer copies it
+    seeds: Seeds = 5,
+    method: Annotated[list[str], typer.Option(help="finetune,probe,prototype; or prompt:GPF(k=5), ...")] = ["finetune"],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Results file; cells in it are not measured again.")] = Path(
+        "results.jsonl"
+    ),
+    baselines: Annotated[bool, typer.Option(help="Measure training-free rules and controls beside it.")] = True,
+    protocol: Annotated[str, typer.Option(help="honest; or paper, which leaks test labels.")] = "honest",
+    device: Device = None,
+) -> None:
+    """Carry a checkpoint to a graph with few labels, and compare it with what needs no pretraining."""
+    from graphfm import Pretrained
+    from graphfm.data import load
+    from graphfm.evaluate import evaluate
+
+    methods, counts = _listed(method, "--method"), _integers(shots, "--shots")
+    model = Pretrained.load(checkpoint)
+    graphs = [load(name) for name in target]
+    found: list[Result] = []
+    for graph in graphs:
+        found += evaluate(
+            model,
+            graph,
+            methods=methods,
+            shots=counts,
+            seeds=range(seeds),
+            baselines=baselines,
+            protocol=protocol,
+            device=device,
+            out=out,
+        )
+    _show(found, out, graphs)
+
+
+@app.command()
+def baselines(
+    target: Targets,
+    shots: Shots = ["1"],  # noqa: B006
+    seeds: Seeds = 5,
+    out: Annotated[Path | None, typer.Option(help="Results file; cells in it are not measured again.")] = None,
+    device: Device = None,
+) -> None:
+    """Measure what can be reached without pretraining."""
+    from graphfm.data import load
+    from graphfm.evaluate import evaluate
+
+    counts = _integers(shots, "--shots")
+    graphs = [load(name) for name in target]
+    found: list[Result] = []
+    for graph in graphs:
+        found += evaluate(None, graph, methods=[], shots=counts, seeds=range(seeds), device=device, out=out)
+    _show(found, out, graphs)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="Results file that `graphfm transfer` wrote.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Its heading.")] = "Few-shot transfer",
+) -> None:
+    """Write results as one HTML page with tables and plots."""
+    from graphfm.report import write_report
+    from graphfm.results import read
+
+    cells = read(results)
+    if not cells:
+        raise ValueError(f"{results} holds no results yet; `graphfm transfer --out {results}` writes some.")
+    _say(f"Report: {write_report(cells, out, title=title)}")
+
+
+def main() -> None:
+    """Entry point of the ``graphfm`` command."""
+    app()
+
+
+def _console(*, stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _say(text: str) -> None:
+    """Print plain text: brackets in names are no markup, long paths are not broken."""
+    _console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _complain(error: Exception) -> None:
+    text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
+    line = " ".join(text.split()) or type(error).__name__
+    _console(stderr=True).print(f"Error: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(found: list[Result], out: Path | None, graphs: Iterable[Any]) -> None:
+    """The table of these graphs: cells that the file held already included."""
+    from graphfm.report import render_table
+    from graphfm.results import read
+
+    names = {one.dataset for one in found} | {str(getattr(graph, "name", "")) for graph in graphs}
+    kept = [one for one in read(out) if one.dataset in names] if out is not None and out.exists() else []
+    _console().print(render_table(kept or found))
+    if out is not None:
+        _say(f"Results: {out}. Next: graphfm report {out} --out report.html")
+
+
+def _listed(values: Iterable[str], option: str) -> list[str]:
+    """Comma lists and repeated options alike; in ``LoRA(rank=8,alpha=2)`` the comma belongs to the name."""
+    parts = [part.strip() for value in values for part in re.split(r",(?![^()\[\]]*[)\]])", value)]
+    parts = list(dict.fromkeys(part for part in parts if part))
+    if not parts:
+        raise typer.BadParameter("is empty; name at least one.", param_hint=option)
+    return parts
+
+
+def _integers(values: Iterable[str], option: str) -> list[int]:
+    parts = _listed(values, option)
+    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]!r} is no positive whole number; write 1,3,5.", param_hint=option)
+    return [int(part) for part in parts]
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_readable(entry)}" for key, entry in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else "-" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    main()

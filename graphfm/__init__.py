@@ -1,0 +1,71 @@
+"""Cross-domain graph foundation models: pretrain on many graphs, transfer with few labels, compare honestly."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graphfm._version import __version__
+
+if TYPE_CHECKING:
+    from graphfm import backbones, baselines, data, nn, objectives
+    from graphfm.adapt import adapt
+    from graphfm.coordinators import Coordinators
+    from graphfm.data.features import Unifier
+    from graphfm.data.load import load
+    from graphfm.data.splits import Split, few_shot
+    from graphfm.evaluate import evaluate
+    from graphfm.fitted import Fitted
+    from graphfm.pretrain import pretrain
+    from graphfm.pretrained import Pretrained
+    from graphfm.results import Result
+
+__all__ = [
+    "Coordinators",
+    "Fitted",
+    "Pretrained",
+    "Result",
+    "Split",
+    "Unifier",
+    "__version__",
+    "adapt",
+    "backbones",
+    "baselines",
+    "data",
+    "evaluate",
+    "few_shot",
+    "load",
+    "nn",
+    "objectives",
+    "pretrain",
+]
+
+# Imports are late (PEP 562): torch and PyG take seconds, and ``graphfm --help`` needs neither.
+_HOME = {
+    "Coordinators": "graphfm.coordinators",
+    "Fitted": "graphfm.fitted",
+    "Pretrained": "graphfm.pretrained",
+    "Result": "graphfm.results",
+    "Split": "graphfm.data.splits",
+    "Unifier": "graphfm.data.features",
+    "adapt": "graphfm.adapt",
+    "evaluate": "graphfm.evaluate",
+    "few_shot": "graphfm.data.splits",
+    "load": "graphfm.data.load",
+    "pretrain": "graphfm.pretrain",
+}
+_PACKAGES = ("backbones", "baselines", "data", "nn", "objectives")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"graphfm.{name}")
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value  # a verb shares its module's name: the verb wins
+        return value
+    raise AttributeError(f"module 'graphfm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

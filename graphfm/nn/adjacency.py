@@ -1,0 +1,216 @@
+"""The adjacency that message passing multiplies by: CSR and its transpose, sorted once, normalised once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from graphfm.nn.spmm import spmm
+
+__all__ = ["Adjacency", "as_adjacency"]
+
+
+class Adjacency:
+    """A sparse ``N x N`` matrix over edges; rows are targets, columns are sources (PyG's ``source_to_target``).
+
+    Multi-edges stay separate edges. Everything derived (transpose, self-loops, normalised forms) is made on first use
+    and kept, so a graph that is used twice is normalised once. Instances are immutable.
+
+    Attributes:
+        rowptr: ``[N + 1]`` start of each target's edges.
+        col: ``[E]`` source of each edge, sorted within a row.
+        weight: ``[E]`` or ``None`` for all ones.
+        order: ``[E]`` place of each edge in the ``edge_index`` it was made from, or ``None`` if the order is the same.
+        num_nodes: N.
+    """
+
+    def __init__(
+        self, rowptr: Tensor, col: Tensor, weight: Tensor | None, num_nodes: int, order: Tensor | None = None
+    ) -> None:
+        self.rowptr = rowptr
+        self.col = col
+        self.weight = weight
+        self.num_nodes = num_nodes
+        self.order = order
+        self._row: Tensor | None = None
+        self._transpose: tuple[Tensor, Tensor, Tensor] | None = None
+        self._derived: dict[tuple[str, torch.dtype], Adjacency] = {}
+        self._cut_from: tuple[Adjacency, Tensor] | None = None
+
+    @classmethod
+    def from_edges(
+        cls, edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None = None, *, is_sorted: bool = False
+    ) -> Adjacency:
+        """Build from PyG's ``edge_index`` ``[2, E]`` (sources, targets) and optional weights ``[E]``.
+
+        Args:
+            edge_index: the edges.
+            num_nodes: N.
+            edge_weight: weights in the order of ``edge_index``; may require a gradient.
+            is_sorted: the edges are sorted by target, then source, already.
+        """
+        source, target = edge_index[0].long(), edge_index[1].long()
+        order = None
+        if not is_sorted:
+            order = torch.argsort(target * num_nodes + source)
+            source, target = source[order], target[order]
+            edge_weight = None if edge_weight is None else edge_weight.index_select(0, order)
+        rowptr = torch._convert_indices_from_coo_to_csr(target, num_nodes)
+        adj = cls(rowptr, source.contiguous(), edge_weight, num_nodes, order)
+        adj._row = target
+        return adj
+
+    @property
+    def num_edges(self) -> int:
+        """Number of edges E."""
+        return self.col.numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the arrays are."""
+        return self.col.device
+
+    @property
+    def row(self) -> Tensor:
+        """``[E]`` target of each edge."""
+        if self._row is None:
+            nodes = torch.arange(self.num_nodes, device=self.device)
+            self._row = torch.repeat_interleave(nodes, self.rowptr.diff(), output_size=self.num_edges)
+        return self._row
+
+    @property
+    def edge_index(self) -> Tensor:
+        """``[2, E]`` sources and targets, in this adjacency's order."""
+        return torch.stack([self.col, self.row])
+
+    @property
+    def transpose(self) -> tuple[Tensor, Tensor, Tensor]:
+        """CSR of the transpose: ``rowptr``, ``col`` and the place of each of its edges in this adjacency."""
+        if self._transpose is None:
+            order = torch.argsort(self.col * self.num_nodes + self.row)
+            rowptr = torch._convert_indices_from_coo_to_csr(self.col[order], self.num_nodes)
+            self._transpose = rowptr, self.row[order], order
+        return self._transpose
+
+    def values(self, dtype: torch.dtype) -> Tensor:
+        """``[E]`` weights in ``dtype``; ones where there are none."""
+        if self.weight is None:
+            return torch.ones(self.num_edges, dtype=dtype, device=self.device)
+        return self.weight.to(dtype)
+
+    def matmul(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """``A @ x``; see :func:`graphfm.nn.spmm`."""
+        return spmm(self, x, weight)
+
+    def with_weight(self, weight: Tensor | None) -> Adjacency:
+        """The same edges under other weights ``[E]``, in this adjacency's order."""
+        adj = Adjacency(self.rowptr, self.col, weight, self.num_nodes, self.order)
+        adj._row, adj._transpose = self._row, self._transpose
+        return adj
+
+    def with_self_loops(self, dtype: torch.dtype | None = None) -> Adjacency:
+        """One self-loop a node: the one that is there keeps its weight (the last, as PyG has it), others get 1."""
+        return self._form("loops", dtype, Adjacency._make_self_loops)
+
+    def gcn(self, dtype: torch.dtype | None = None) -> Adjacency:
+        """``D^-1/2 (A + I) D^-1/2`` with D the weighted in-degree (Kipf & Welling, 1609.02907, section 2.2)."""
+        return self._form("gcn", dtype, Adjacency._make_gcn)
+
+    def mean(self, dtype: torch.dtype | None = None) -> Adjacency:
+        """``D^-1 A`` without added self-loops; rows without edges stay zero."""
+        return self._form("mean", dtype, Adjacency._make_mean)
+
+    def induced(self, nodes: Tensor) -> Adjacency:
+        """The subgraph on ``nodes`` ``[M]``, whose normalised forms are cut from this graph's, not computed anew.
+
+        So, for nodes whose in-neighbourhood of k hops lies inside, k layers give what they give on the whole graph.
+        """
+        child = self._cut(nodes)
+        child._cut_from = (self, nodes)
+        return child
+
+    def to(self, device: torch.device | str) -> Adjacency:
+        """Move to a device; derived forms are made anew there."""
+        weight = None if self.weight is None else self.weight.to(device)
+        order = None if self.order is None else self.order.to(device)
+        return Adjacency(self.rowptr.to(device), self.col.to(device), weight, self.num_nodes, order)
+
+    def __repr__(self) -> str:
+        return f"Adjacency(num_nodes={self.num_nodes}, num_edges={self.num_edges}, weighted={self.weight is not None})"
+
+    def _form(
+        self, name: str, dtype: torch.dtype | None, make: Callable[[Adjacency, torch.dtype], Adjacency]
+    ) -> Adjacency:
+        if dtype is None:
+            dtype = torch.get_default_dtype() if self.weight is None else self.weight.dtype
+        found = self._derived.get((name, dtype))
+        if found is not None:
+            return found
+        if self._cut_from is None:
+            found = make(self, dtype)
+        else:
+            parent, nodes = self._cut_from
+            found = parent._form(name, dtype, make)._cut(nodes)
+        # A form that carries a gradient belongs to one backward pass alone.
+        if found.weight is None or not found.weight.requires_grad:
+            self._derived[name, dtype] = found
+        return found
+
+    def _make_self_loops(self, dtype: torch.dtype) -> Adjacency:
+        row, col, weight = self.row, self.col, self.values(dtype)
+        nodes = torch.arange(self.num_nodes, device=self.device)
+        keep = row != col
+        loop_weight = weight.new_ones(self.num_nodes).index_put((row[~keep],), weight[~keep])
+        edges = torch.stack([torch.cat([col[keep], nodes]), torch.cat([row[keep], nodes])])
+        return Adjacency.from_edges(edges, self.num_nodes, torch.cat([weight[keep], loop_weight]))
+
+    def _make_gcn(self, dtype: torch.dtype) -> Adjacency:
+        looped = self.with_self_loops(dtype)
+        weight = looped.values(dtype)
+        degree = weight.new_zeros(self.num_nodes).index_add(0, looped.row, weight)
+        scale = torch.where(degree > 0, degree, torch.ones_like(degree)).rsqrt() * (degree > 0)
+        return looped.with_weight(weight * scale[looped.row] * scale[looped.col])
+
+    def _make_mean(self, dtype: torch.dtype) -> Adjacency:
+        weight = self.values(dtype)
+        degree = weight.new_zeros(self.num_nodes).index_add(0, self.row, weight)
+        scale = torch.where(degree != 0, degree, torch.ones_like(degree)).reciprocal() * (degree != 0)
+        return self.with_weight(weight * scale[self.row])
+
+    def _cut(self, nodes: Tensor) -> Adjacency:
+        place = torch.full((self.num_nodes,), -1, dtype=torch.long, device=self.device)
+        place[nodes] = torch.arange(nodes.numel(), device=self.device)
+        edges, row = neighbours(self.rowptr, nodes)
+        col = place[self.col[edges]]
+        inside = col >= 0
+        weight = None if self.weight is None else self.weight[edges[inside]]
+        return Adjacency.from_edges(torch.stack([col[inside], row[inside]]), nodes.numel(), weight)
+
+
+def neighbours(rowptr: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """All edges that end in ``nodes`` ``[M]``: their places ``[K]`` in the CSR arrays and the index ``[K]`` into nodes."""
+    start = rowptr[nodes]
+    count = rowptr[nodes + 1] - start
+    owner = torch.repeat_interleave(torch.arange(nodes.numel(), device=nodes.device), count)
+    first = torch.cumsum(count, 0) - count
+    edges = torch.arange(owner.numel(), device=nodes.device) - first[owner] + start[owner]
+    return edges, owner
+
+
+def as_adjacency(
+    edge_index: Tensor | Adjacency, num_nodes: int, edge_weight: Tensor | None = None
+) -> Adjacency:
+    """Take what a backbone is given, an ``edge_index`` ``[2, E]`` or an :class:`Adjacency`, as an Adjacency.
+
+    Raises:
+        ValueError: weights beside an Adjacency (it has its own), or a number of nodes that differs.
+    """
+    if isinstance(edge_index, Adjacency):
+        if edge_weight is not None:
+            raise ValueError("edge_weight must be None beside an Adjacency, which carries its own weights.")
+        if edge_index.num_nodes != num_nodes:
+            raise ValueError(f"x has {num_nodes} rows, the Adjacency has {edge_index.num_nodes} nodes.")
+        return edge_index
+    return Adjacency.from_edges(edge_index, num_nodes, edge_weight)

@@ -1,0 +1,139 @@
+"""Sparse products and segment operations with hand-written backward passes.
+
+A CSR product reads each row once and needs no gathered copy of the features per edge, which is what makes the
+edge-index path of message passing slow on a CPU. The transpose is kept beside the matrix, so the backward is a product
+of the same kind, and the gradient of the edge weights is a sampled product on the same pattern.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    from graphfm.nn.adjacency import Adjacency
+
+__all__ = ["csr", "csr_product", "sampled_product", "segment_softmax", "segment_sum", "spmm"]
+
+_CPU_SPARSE_TYPES = (torch.float32, torch.float64)
+
+
+def csr(rowptr: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Wrap the three arrays of a CSR matrix without checking them again."""
+    return torch.sparse_csr_tensor(rowptr, col, values, shape, check_invariants=False)
+
+
+def csr_product(rowptr: Tensor, col: Tensor, values: Tensor, x: Tensor) -> Tensor:
+    """``A @ x`` for A given by its CSR arrays; ``x`` is ``[columns, D]``, the result ``[rows, D]``.
+
+    The CPU has no half-precision CSR: there the product is taken in float32 and rounded once.
+    """
+    rows = rowptr.numel() - 1
+    if col.numel() == 0 or x.size(1) == 0:
+        return x.new_zeros(rows, x.size(1))
+    dtype = x.dtype
+    if x.device.type == "cpu" and dtype not in _CPU_SPARSE_TYPES:
+        x, values = x.float(), values.float()
+    matrix = csr(rowptr, col, values.to(x.dtype), (rows, x.size(0)))
+    # addmm with beta=0 skips a copy that ``matrix @ x`` makes.
+    out = torch.addmm(x.new_empty(rows, x.size(1)), matrix, x.contiguous(), beta=0)
+    return out.to(dtype)
+
+
+def sampled_product(rowptr: Tensor, col: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """``(left @ right.T)`` at the stored places of a CSR pattern: ``[E]``, for ``[rows, D]`` and ``[columns, D]``."""
+    if col.numel() == 0:
+        return left.new_zeros(0)
+    dtype = left.dtype
+    if left.device.type == "cpu" and dtype not in _CPU_SPARSE_TYPES:
+        left, right = left.float(), right.float()
+    pattern = csr(rowptr, col, left.new_zeros(col.numel()), (left.size(0), right.size(0)))
+    return torch.sparse.sampled_addmm(pattern, left.contiguous(), right.t(), beta=0.0).values().to(dtype)
+
+
+class _SpMM(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, x: Tensor, adj: Adjacency) -> Tensor:
+        ctx.adj = adj
+        ctx.save_for_backward(weight, x if weight.requires_grad else None)
+        return csr_product(adj.rowptr, adj.col, weight, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        adj: Adjacency = ctx.adj
+        weight, x = ctx.saved_tensors
+        grad_weight = grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_weight = sampled_product(adj.rowptr, adj.col, grad, x).to(weight.dtype)
+        if ctx.needs_input_grad[1]:
+            rowptr, col, order = adj.transpose
+            grad_x = csr_product(rowptr, col, weight.index_select(0, order), grad)
+        return grad_weight, grad_x, None
+
+
+def spmm(adj: Adjacency, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Sum of the neighbours' rows, ``out[i] = sum_e weight[e] * x[source(e)]`` over the edges e that end in i.
+
+    Args:
+        adj: ``N x N`` adjacency.
+        x: ``[N, D]``, or ``[N, H, D]`` for H heads.
+        weight: ``[E]`` (``[E, H]`` for heads) in the order of ``adj``; the adjacency's own when not given.
+
+    Returns:
+        The same shape as ``x``. Differentiable once in ``x`` and in ``weight``.
+    """
+    if weight is None:
+        weight = adj.values(x.dtype)
+    if x.dim() == 3:
+        heads = range(x.size(1))
+        return torch.stack([_SpMM.apply(weight[:, h], x[:, h], adj) for h in heads], dim=1)
+    return _SpMM.apply(weight, x, adj)
+
+
+class _SegmentSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rowptr: Tensor, row: Tensor) -> Tensor:
+        ctx.save_for_backward(row)
+        out = values.new_zeros((rowptr.numel() - 1, *values.shape[1:]))
+        return out.index_add_(0, row, values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (row,) = ctx.saved_tensors
+        return grad.index_select(0, row), None, None
+
+
+def segment_sum(values: Tensor, adj: Adjacency) -> Tensor:
+    """Sum ``[E, ...]`` edge values over the edges that end in each node: ``[N, ...]``; zero for isolated nodes."""
+    return _SegmentSum.apply(values, adj.rowptr, adj.row)
+
+
+class _SegmentSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, rowptr: Tensor, row: Tensor) -> Tensor:
+        shape = (rowptr.numel() - 1, *scores.shape[1:])
+        index = row.view(-1, *([1] * (scores.dim() - 1))).expand_as(scores)
+        top = scores.new_full(shape, -torch.inf).scatter_reduce_(0, index, scores, "amax")
+        numerator = (scores - top.index_select(0, row)).exp()
+        total = scores.new_zeros(shape).index_add_(0, row, numerator)
+        out = numerator / total.index_select(0, row)
+        ctx.save_for_backward(out, row)
+        ctx.rows = shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        out, row = ctx.saved_tensors
+        weighted = out * grad
+        mean = grad.new_zeros(ctx.rows).index_add_(0, row, weighted)
+        return weighted - out * mean.index_select(0, row), None, None
+
+
+def segment_softmax(scores: Tensor, adj: Adjacency) -> Tensor:
+    """Softmax of ``[E]`` or ``[E, H]`` edge scores over the edges that end in one node."""
+    return _SegmentSoftmax.apply(scores, adj.rowptr, adj.row)

@@ -1,0 +1,20 @@
+"""Randomness that starts from a seed and leaves the caller's generators as they were."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+__all__ = ["isolated_rng"]
+
+
+@contextlib.contextmanager
+def isolated_rng(seed: int, device: torch.device | str | None = None) -> Iterator[None]:
+    """Seed torch's generators (CPU, and ``device`` if it is CUDA) inside the block and put them back after it."""
+    device = torch.device(device or "cpu")
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

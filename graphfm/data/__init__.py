@@ -1,0 +1,64 @@
+"""Graphs in: by name, from files, from other libraries; checked, unified, split and sampled.
+
+Names are imported when they are first used, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Imported at once, since both are cheap and a submodule of the same name would otherwise take the function's place.
+from graphfm.data.catalogue import Entry, catalogue, describe
+from graphfm.data.load import load
+
+if TYPE_CHECKING:
+    from graphfm.data.checks import check_graph, check_labels
+    from graphfm.data.features import Unifier, structural_features
+    from graphfm.data.files import save_npz
+    from graphfm.data.interop import from_dgl, from_networkx, to_dgl, to_networkx
+    from graphfm.data.splits import Split, few_shot
+
+__all__ = [
+    "Entry",
+    "Split",
+    "Unifier",
+    "catalogue",
+    "check_graph",
+    "check_labels",
+    "describe",
+    "few_shot",
+    "from_dgl",
+    "from_networkx",
+    "load",
+    "save_npz",
+    "structural_features",
+    "to_dgl",
+    "to_networkx",
+]
+
+_WHERE = {
+    "Split": "splits",
+    "Unifier": "features",
+    "check_graph": "checks",
+    "check_labels": "checks",
+    "few_shot": "splits",
+    "from_dgl": "interop",
+    "from_networkx": "interop",
+    "save_npz": "files",
+    "structural_features": "features",
+    "to_dgl": "interop",
+    "to_networkx": "interop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -136,6 +136,7 @@ def pretrain(
         device=device,
         checkpoint=out,
         resume=resume,
+        progress=True,
         **{name: value for name, value in chosen.items() if value is not None},
     )
     model.save(out)

@@ -142,6 +142,7 @@ def test_pretrain_passes_on_what_was_asked(run, verbs, tmp_path):
         "device": "cpu",
         "checkpoint": out,
         "resume": True,
+        "progress": True,
     }
     assert verbs["save"] == out
     assert str(out) in found.output

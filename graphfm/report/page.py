@@ -77,7 +77,7 @@ def _page(cells: Sequence[Result], found: Sequence[Target], title: str) -> str:
 
 
 def _header(found: Sequence[Target], title: str) -> str:
-    sentence, more = headline(found)
+    sentence, more = (escape(text).replace(" %", "&nbsp;%") for text in headline(found))
     leaking = sum(leaks(target) for target in found)
     alarm = (
         '<p class="alarm" role="alert">Not comparable: '
@@ -89,8 +89,8 @@ def _header(found: Sequence[Target], title: str) -> str:
     )
     tiles = "".join(_tile(target) for target in found if target.against_floor is not None and not leaks(target))
     return (
-        f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(sentence)}</p>'
-        f'<p class="more">{escape(more)}</p>{alarm}</header>' + (f'<div class="tiles">{tiles}</div>' if tiles else "")
+        f'<header><h1>{escape(title)}</h1><p class="verdict">{sentence}</p>'
+        f'<p class="more">{more}</p>{alarm}</header>' + (f'<div class="tiles">{tiles}</div>' if tiles else "")
     )
 
 

@@ -98,6 +98,7 @@ def seconds_plot(targets: Sequence[Target]) -> str:
     for cost, accuracy, _, group in points:
         colour = _COLOURS.get(group, _MUTED)
         axes.plot(cost, accuracy, "o", color=colour, markersize=6, markeredgecolor=_CARD, zorder=3)
+    axes.minorticks_off()
     axes.grid(axis="both", color=_LINE, linewidth=0.6)
     axes.margins(x=0.12, y=0.12)
     _label_points(axes, [(cost, accuracy, method) for cost, accuracy, method, _ in points])
@@ -191,6 +192,7 @@ def _svg(figure: Figure, title: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' id="(figure|axes|patch|matplotlib|xtick|ytick|line2d|text|legend)[^"]*"', "", text)
+    text = text.replace("xlink:href", "href")
     for colour, name in _VARIABLES.items():
         text = text.replace(colour, f"var(--{name})")
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", text)

@@ -46,7 +46,7 @@ p.note { margin: .2rem 0 1rem; }
 .target h3 { grid-column: 1 / -1; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(330px, 100%), 1fr)); gap: 1rem;
   align-items: start; }
-svg { display: block; width: 100%; max-width: 480px; height: auto; margin: 0 auto; }
+svg { display: block; width: 100%; max-width: 430px; height: auto; margin: 0 auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; vertical-align: bottom; font-weight: 550; color: var(--muted); font-size: .8rem; }

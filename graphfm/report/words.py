@@ -45,8 +45,8 @@ def _sentence(verdicts: Sequence[Verdict]) -> str:
     if of == 1:
         did = {"better": "beat", "worse": "did worse than", "unclear": "did not clearly beat"}[verdicts[0]]
         return f"The best pretrained method {did} the best training-free rule."
-    many = "none" if won == 0 else "all" if won == of else str(won)
-    return f"The best pretrained method beat the best training-free rule on {many} of {of} targets."
+    many = f"all {of}" if won == of else f"{won or 'none'} of {of}"
+    return f"The best pretrained method beat the best training-free rule on {many} targets."
 
 
 def _rest(verdicts: Sequence[Verdict]) -> str:

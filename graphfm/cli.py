@@ -71,23 +71,38 @@ def _options(
     from rich.logging import RichHandler
 
     level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(format="%(message)s", datefmt="%X", handlers=[RichHandler(console=_console(stderr=True))])
+    handler = RichHandler(console=_console(stderr=True), show_path=verbose)
+    logging.basicConfig(format="%(message)s", datefmt="%X", handlers=[handler])
     logging.getLogger("graphfm").setLevel(level)
 
 
 @data_app.command("list")
 def data_list() -> None:
     """List the datasets that have a name."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from graphfm.data import catalogue
 
-    table = Table("name", "what it is about", "kind", "text", "where", header_style="bold")
-    for entry in catalogue():
-        needs = f', needs pip install "graphfm[{entry.extra}]"' if entry.extra else ""
-        cells = (entry.name, entry.domain, entry.kind, "yes" if entry.text else "", entry.where + needs)
-        table.add_row(*(Text(cell) for cell in cells))
+    entries = catalogue()
+    rows = [
+        (
+            entry.name,
+            f"{entry.where} ({entry.extra})" if entry.extra else entry.where,
+            entry.domain + (", with text" if entry.text else ""),
+        )
+        for entry in entries
+    ]
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", caption_justify="left")
+    for place, name in enumerate(("name", "where", "about")):
+        widest = max((len(row[place]) for row in rows), default=0)
+        table.add_column(name, overflow="fold", min_width=widest if name != "about" else None)  # the last gives way
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    extras = dict.fromkeys(entry.extra for entry in entries if entry.extra)
+    if extras:
+        table.caption = Text("\n".join(f'({extra}): needs pip install "graphfm[{extra}]"' for extra in extras))
     _console().print(table)
 
 

@@ -268,11 +268,12 @@ def describe(data: Data) -> dict[str, Any]:
     Returns:
         ``name``, ``graphs``, ``nodes``, ``edges`` (columns of ``edge_index``: both directions of an undirected graph),
         ``features``, ``classes``, ``class_counts`` (by class name where there is ``label_text``; unlabelled left out),
-        ``undirected``, ``self_loops``, ``isolated`` (nodes that no edge touches, self-loops aside), ``homophily``
-        (share of the edges between labelled nodes that join one class; ``None`` without node labels),
-        ``mean_degree`` (edges / nodes) and ``text``.
+        ``undirected`` (every edge has its reverse of the same weight), ``self_loops``, ``isolated`` (nodes that no
+        edge touches, self-loops aside), ``homophily`` (share of the edges between labelled nodes that join one class;
+        ``None`` without node labels), ``mean_degree`` (edges / nodes) and ``text``.
     """
     import torch
+    from torch_geometric.utils import is_undirected
 
     nodes, edges = int(data.num_nodes or 0), data.edge_index
     edges = edges if edges is not None else torch.empty(2, 0, dtype=torch.long)
@@ -288,7 +289,7 @@ def describe(data: Data) -> dict[str, Any]:
         "features": data.num_node_features,
         "classes": sum(count > 0 for count in counts),
         "class_counts": {str(label): count for label, count in zip(labels, counts, strict=False)},
-        "undirected": bool(data.is_undirected()),
+        "undirected": bool(is_undirected(edges, data.get("edge_weight"), num_nodes=nodes)),
         "self_loops": edges.size(1) - plain.size(1),
         "isolated": nodes - torch.unique(plain).numel(),
         "homophily": _homophily(edges, y) if y is not None and y.numel() == nodes else None,

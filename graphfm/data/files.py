@@ -279,19 +279,22 @@ def encode_labels(labels: Sequence[Any]) -> tuple[Tensor, list[str]]:
     """Class numbers of labels.
 
     Args:
-        labels: one a node; ``None`` or an empty string means unknown.
+        labels: one a node; ``None``, NaN or an empty string means unknown.
 
     Returns:
-        int64 ``[N]`` with -1 for unknown, and the class names: empty where the labels are integers, which stay as
+        int64 ``[N]`` with -1 for unknown, and the class names: empty where the labels are whole numbers, which stay as
         they are; else sorted, and the numbers point into them.
     """
-    texts = ["" if label is None else str(label) for label in labels]
+    texts = ["" if label is None or label != label else str(label) for label in labels]
     try:
-        return torch.tensor([int(text) if text else -1 for text in texts], dtype=torch.long), []
+        values = [float(text) if text else -1.0 for text in texts]
+        if all(value.is_integer() for value in values):
+            return torch.tensor([int(value) for value in values], dtype=torch.long), []
     except ValueError:
-        known = sorted(set(texts) - {""})
-        position = {text: i for i, text in enumerate(known)} | {"": -1}
-        return torch.tensor([position[text] for text in texts], dtype=torch.long), known
+        pass
+    known = sorted(set(texts) - {""})
+    position = {text: i for i, text in enumerate(known)} | {"": -1}
+    return torch.tensor([position[text] for text in texts], dtype=torch.long), known
 
 
 def _checked(data: Data, path: Path) -> Data:

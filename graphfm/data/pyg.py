@@ -74,8 +74,11 @@ def _read_ogb(cls: Any, source: Source, above: str) -> Data:
     from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
     from torch_geometric.data.storage import GlobalStorage
 
-    # OGB stores PyG objects, which safe loading refuses unless they are named; nothing else is let in.
-    with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
+    # OGB stores PyG objects, which safe loading refuses unless they are named; nothing else is let in. Leaving the
+    # scope takes every name in it away, those that PyG itself had allowed before as well, so these stay out of it.
+    allowed = set(torch.serialization.get_safe_globals())
+    needed = [kind for kind in (Data, DataEdgeAttr, DataTensorAttr, GlobalStorage) if kind not in allowed]
+    with torch.serialization.safe_globals(needed):
         dataset = cls(source.arg, root=above)
         data, split = dataset[0], dataset.get_idx_split()
     for key, part in {"train_mask": "train", "val_mask": "valid", "test_mask": "test"}.items():

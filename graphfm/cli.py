@@ -192,8 +192,9 @@ def transfer(
             protocol=protocol,
             device=device,
             out=out,
+            progress=True,
         )
-    _show(found, out, graphs)
+    _show(found, out)
 
 
 @app.command()
@@ -212,8 +213,10 @@ def baselines(
     graphs = [load(name) for name in target]
     found: list[Result] = []
     for graph in graphs:
-        found += evaluate(None, graph, methods=[], shots=counts, seeds=range(seeds), device=device, out=out)
-    _show(found, out, graphs)
+        found += evaluate(
+            None, graph, methods=[], shots=counts, seeds=range(seeds), device=device, out=out, progress=True
+        )
+    _show(found, out)
 
 
 @app.command()
@@ -254,14 +257,10 @@ def _complain(error: Exception) -> None:
     _console(stderr=True).print(f"Error: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
-def _show(found: list[Result], out: Path | None, graphs: Iterable[Any]) -> None:
-    """The table of these graphs: cells that the file held already included."""
+def _show(found: list[Result], out: Path | None) -> None:
     from graphfm.report import render_table
-    from graphfm.results import read
 
-    names = {one.dataset for one in found} | {str(getattr(graph, "name", "")) for graph in graphs}
-    kept = [one for one in read(out) if one.dataset in names] if out is not None and out.exists() else []
-    _console().print(render_table(kept or found))
+    _console().print(render_table(found))
     if out is not None:
         _say(f"Results: {out}. Next: graphfm report {out} --out report.html")
 

@@ -173,18 +173,9 @@ def test_transfer_evaluates_every_target_and_prints_the_table(run, verbs, tmp_pa
         "protocol": "honest",
         "device": "cpu",
         "out": out,
+        "progress": True,
     }
     assert all(text in found.output for text in ("wine, 1 label a class", "digits", "prototype", "50.0", str(out)))
-
-
-def test_transfer_shows_the_cells_that_were_there_already(run, verbs, tmp_path, monkeypatch):
-    out = tmp_path / "results.jsonl"
-    append(out, [cell("earlier"), cell("elsewhere", dataset="cora")])
-    monkeypatch.setattr(sys.modules["graphfm.evaluate"], "evaluate", lambda *_, **__: [])
-    found = run("transfer", "--checkpoint", "ckpt", "--target", "wine", "--out", out)
-    assert found.exit_code == 0, found.output
-    assert "earlier" in found.output
-    assert "elsewhere" not in found.output
 
 
 def test_baselines_need_no_model(run, verbs):

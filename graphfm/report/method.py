@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from graphfm.report.labels import as_text
 from graphfm.report.rows import seconds
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _settings(cells: Sequence[Result]) -> str:
         taken = methods[one.method]
         for name, value in one.settings.items():
             if name not in _SHOWN_ELSEWHERE and value is not None:
-                taken[name][_text(value)] = None
+                taken[name][as_text(value)] = None
     rows = "".join(
         f'<tr><td class="method">{escape(method)}</td><td>{_values(taken) or "<small>none</small>"}</td></tr>'
         for method, taken in methods.items()
@@ -71,12 +71,6 @@ def _values(taken: dict[str, dict[str, None]]) -> str:
         averaged = f" <small>(averaged over {len(values)} values)</small>" if len(values) > 1 else ""
         parts.append(f"<code>{escape(name)} = {escape(_some(values))}</code>{averaged}")
     return ", ".join(parts)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return " + ".join(_text(entry) for entry in value)
-    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _some(values: Iterable[str], most: int = 6) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphfm.report import plots
+from graphfm.report.labels import tell_apart
 from graphfm.report.method import how_it_was_measured
 from graphfm.report.rows import GROUPS, Row, Target, changes, interval, percent, seconds, targets
 from graphfm.report.style import CSS
@@ -44,7 +45,7 @@ def write_report(results: Iterable[Result], path: str | os.PathLike[str], *, tit
         ValueError: there are no results, or none has an accuracy.
         OSError: the file cannot be written.
     """
-    cells = list(results)
+    cells = tell_apart(results)
     text = _page(cells, targets(cells), title)
     path = Path(path)
     try:

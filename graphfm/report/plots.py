@@ -142,11 +142,15 @@ def _dot(axes: Axes, place: float, mean: float, half_width: float, colour: str, 
 
 
 def _methods(axes: Axes, names: Sequence[str], *, bold: Sequence[bool]) -> None:
-    labels = [name if len(name) <= 28 else f"{name[:27]}…" for name in names]
-    axes.set_yticks(range(len(names)), labels)
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     for label, heavy in zip(axes.get_yticklabels(), bold, strict=True):
         label.set(color=_INK, parse_math=False, fontweight="bold" if heavy else "normal")
+
+
+def _short(name: str) -> str:
+    """Long names differ at their ends, so the middle goes; the tables have the whole name."""
+    return name if len(name) <= 28 else f"{name[:12]}…{name[-15:]}"
 
 
 def _label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
@@ -157,14 +161,14 @@ def _label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> Non
     taken: list[tuple[float, float, float]] = []  # (left end, right end, height) of the labels so far, ends in 0..1
     for cost, accuracy, method in sorted(points, key=lambda point: -point[1]):
         across, height = (math.log(cost) - left) / (right - left), accuracy
-        width = 0.05 + 0.026 * len(method)
+        width = 0.05 + 0.026 * len(_short(method))
         before = across > 0.6
         start, end = (across - width, across) if before else (across, across + width)
         while any(start < e and s < end and abs(height - y) < apart * 0.98 for s, e, y in taken):
             height -= apart / 4
         taken.append((start, end, height))
         axes.annotate(
-            method,
+            _short(method),
             (cost, height),
             xytext=(-7 if before else 7, 0),
             textcoords="offset points",

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from graphfm.report.labels import tell_apart
 from graphfm.results import Paired, Result, Summary, best_baseline, paired, summarise
 
 __all__ = ["GROUPS", "Row", "Target", "Verdict", "changes", "interval", "percent", "seconds", "targets"]
@@ -89,12 +90,12 @@ class Target:
 
 
 def targets(results: Iterable[Result]) -> list[Target]:
-    """Sort cells into targets, in order of appearance.
+    """Sort cells into targets, in order of appearance; cells that were not run alike are told apart by name.
 
     Raises:
         ValueError: no results, or none with an accuracy.
     """
-    cells = list(results)
+    cells = tell_apart(results)
     if not cells:
         raise ValueError(
             "results is empty: there is nothing to show; `graphfm transfer` or `graphfm baselines` fill it."

@@ -129,7 +129,10 @@ def test_undefined_accuracies_make_a_page_and_are_counted(tmp_path):
 
 
 def test_settings_that_were_averaged_over_are_named(tmp_path):
-    results = cells("finetune", "pretrained", [0.5], lr=0.1) + cells("finetune", "pretrained", [0.6], lr=0.2)
+    results = [
+        *cells("finetune", "pretrained", [0.5], pretrain_seed=0, checkpoint="a"),
+        *cells("finetune", "pretrained", [0.6], pretrain_seed=1, checkpoint="b"),
+    ]
     assert "averaged over 2 values" in page(tmp_path, results)
 
 

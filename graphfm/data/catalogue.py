@@ -80,15 +80,10 @@ TAG: dict[str, str] = {
 }
 
 
-def _family(
-    kind: str, cls: str, domain: str, names: dict[str, str], folder: str = "{cls}/{arg}", **more: Any
-) -> dict[str, Source]:
-    return {
-        name: Source(
-            kind, cls, arg, folder.format(cls=cls, arg=arg, lower=arg.lower().replace("-", "_")), domain, **more
-        )
-        for name, arg in names.items()
-    }
+def _family(kind: str, cls: str, domain: str, args: str, folder: str = "{cls}/{arg}", **more: Any) -> dict[str, Source]:
+    """One source for each of the class's own names; ours are the same in lower case."""
+    places = {arg: folder.format(cls=cls, arg=arg, lower=arg.lower().replace("-", "_")) for arg in args.split()}
+    return {arg.lower(): Source(kind, cls, arg, place, domain, **more) for arg, place in places.items()}
 
 
 def tu(name: str) -> Source:
@@ -105,52 +100,33 @@ TU: dict[str, str] = {
     "BZR": "molecules, many graphs",
 }
 
+_HETEROPHILOUS = "Minesweeper Tolokers Roman-empire Amazon-ratings Questions"
 PYG: dict[str, Source] = {
-    **_family(
-        "planetoid", "Planetoid", "citations of papers", {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
-    ),
-    **_family("amazon", "Amazon", "products bought together", {"photo": "Photo", "computers": "Computers"}),
-    **_family(
-        "webkb",
-        "WebKB",
-        "web pages of a university",
-        {"texas": "Texas", "cornell": "Cornell", "wisconsin": "Wisconsin"},
-        "{cls}/{lower}",
-    ),
+    **_family("planetoid", "Planetoid", "citations of papers", "Cora CiteSeer PubMed"),
+    **_family("amazon", "Amazon", "products bought together", "Photo Computers"),
+    **_family("webkb", "WebKB", "web pages of a university", "Texas Cornell Wisconsin", "{cls}/{lower}"),
     **_family(
         "wikipedia",
         "WikipediaNetwork",
         "pages of an encyclopedia",
-        {"chameleon": "chameleon", "squirrel": "squirrel"},
+        "chameleon squirrel",
         raw=("geom_gcn/raw",),
         options=(("geom_gcn_preprocess", True),),
     ),
     "actor": Source("actor", "Actor", None, "Actor", "actors on one page"),
-    **_family("coauthor", "Coauthor", "co-authors of papers", {"cs": "CS", "physics": "Physics"}),
-    **_family(
-        "heterophilous",
-        "HeterophilousGraphDataset",
-        "grids, workers, words, ratings, questions: unlike neighbours",
-        {
-            "minesweeper": "Minesweeper",
-            "tolokers": "Tolokers",
-            "roman-empire": "Roman-empire",
-            "amazon-ratings": "Amazon-ratings",
-            "questions": "Questions",
-        },
-        "{cls}/{lower}",
-    ),
-    **_family(
-        "linkx",
-        "LINKXDataset",
-        "friends at a university",
-        {"reed98": "reed98", "johnshopkins55": "johnshopkins55", "cornell5": "cornell5"},
-    ),
+    **_family("coauthor", "Coauthor", "co-authors of papers", "CS Physics"),
+    **_family("heterophilous", "HeterophilousGraphDataset", "unlike neighbours", _HETEROPHILOUS, "{cls}/{lower}"),
+    **_family("linkx", "LINKXDataset", "friends at a university", "reed98 johnshopkins55 cornell5"),
     **{name.lower(): tu(name) for name in TU},
-    **{
-        name: Source("ogb", "PygNodePropPredDataset", name, f"ogb/{name.replace('-', '_')}", domain, ("",), extra="ogb")
-        for name, domain in {"ogbn-arxiv": "citations of papers", "ogbn-products": "products bought together"}.items()
-    },
+    **_family(
+        "ogb",
+        "PygNodePropPredDataset",
+        "papers that cite, or products bought together",
+        "ogbn-arxiv ogbn-products",
+        "ogb/{lower}",
+        raw=("",),
+        extra="ogb",
+    ),
 }
 
 ALIASES = {

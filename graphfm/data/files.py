@@ -41,22 +41,19 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """
     key = ""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one bare array; write it with numpy.savez")
-            arrays = {}
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("it holds one bare array; write it with numpy.savez")
+        arrays = {}
+        with archive:
             for key in archive.files:
                 arrays[key] = archive[key]
-            return arrays
-    except FileNotFoundError:
-        raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+        return arrays
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
         if "allow_pickle" in str(error) or "pickled" in str(error):
-            what = f"array {key!r} holds" if key else "the file is or holds"
-            raise ValueError(
-                f"{path}: {what} pickled Python objects, which could run code and are refused; "
-                "save numbers or strings instead, e.g. with graphfm.data.save_npz."
-            ) from error
+            what = f"array {key!r} holds" if key else "it holds"
+            refused = "pickled Python objects, which could run code and are refused; save numbers or strings instead."
+            raise ValueError(f"{path}: {what} {refused}") from error
         raise ValueError(f"{path} cannot be read as npz (is it cut short or another format?): {error}.") from error
 
 
@@ -69,7 +66,7 @@ def read_npz(path: Path) -> Data:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: see ``read_arrays``; a missing ``edge_index``; arrays that do not fit together.
+        ValueError: see ``read_arrays``; no ``edge_index``; arrays that do not fit together.
     """
     arrays = _join_strings(_join_sparse(read_arrays(path), path), path)
     if "edge_index" not in arrays:
@@ -78,9 +75,8 @@ def read_npz(path: Path) -> Data:
     if data.edge_index.is_floating_point():
         raise ValueError(f"{path}: array 'edge_index' must hold integers, got {data.edge_index.dtype}.")
     data.edge_index = data.edge_index.long()
-    for key in ("x", "edge_weight"):
-        if key in data:
-            data[key] = data[key].float()
+    for key in {"x", "edge_weight"} & set(data.keys()):
+        data[key] = data[key].float()
     if isinstance(data.get("y"), list):
         data.y, data.label_text = encode_labels(data.y)
     data.name = data.get("name", path.stem)
@@ -127,10 +123,8 @@ def _arrays(key: str, value: Any) -> dict[str, np.ndarray]:
         parts = [item.encode() for item in value]
         offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         return {f"{key}_utf8": np.frombuffer(b"".join(parts), dtype=np.uint8), f"{key}_offsets": offsets}
-    raise ValueError(
-        f"data.{key} is a {type(value).__name__}, which an npz file cannot hold; drop it, or make it a tensor, "
-        "a number, a string or a list of strings."
-    )
+    what = f"data.{key} is a {type(value).__name__}, which an npz file cannot hold"
+    raise ValueError(f"{what}; drop it, or make it a tensor, a number, a string or a list of strings.")
 
 
 def _join_sparse(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
@@ -152,7 +146,7 @@ def _join_sparse(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndar
 
 def _join_strings(arrays: dict[str, Any], path: Path) -> dict[str, Any]:
     joined = dict(arrays)
-    for key in [key.removesuffix("_utf8") for key in arrays if key.endswith("_utf8")]:
+    for key in (key.removesuffix("_utf8") for key in arrays if key.endswith("_utf8")):
         raw = joined.pop(f"{key}_utf8").tobytes()
         if f"{key}_offsets" not in joined:
             raise ValueError(f"{path}: array '{key}_utf8' needs '{key}_offsets' beside it, which is missing.")
@@ -221,11 +215,10 @@ def read_csv(edges: Path, nodes: Path | None) -> Data:
 def _nodes(path: Path) -> tuple[Data, list[str]]:
     table = _table(path, ("id",))
     ids = table.pop("id")
-    seen: set[str] = set()
+    first = {name: line for line, name in reversed(list(enumerate(ids, start=2)))}
     for line, name in enumerate(ids, start=2):
-        if name in seen:
+        if first[name] != line:
             raise ValueError(f"{path}, line {line}, column 'id': {name!r} appears twice; ids must differ.")
-        seen.add(name)
     data = Data(num_nodes=len(ids))
     if "label" in table:
         data.y, labels = encode_labels(table.pop("label"))
@@ -293,7 +286,7 @@ def encode_labels(labels: Sequence[Any]) -> tuple[Tensor, list[str]]:
     except ValueError:
         pass
     known = sorted(set(texts) - {""})
-    position = {text: i for i, text in enumerate(known)} | {"": -1}
+    position = {text: i for i, text in enumerate(["", *known], start=-1)}
     return torch.tensor([position[text] for text in texts], dtype=torch.long), known
 
 

@@ -192,6 +192,13 @@ def test_a_truncated_npz_is_named(tmp_path, keep):
         load(path)
 
 
+def test_a_bare_array_is_no_graph(tmp_path):
+    with (tmp_path / "g.npz").open("wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(ValueError, match="one bare array"):
+        load(tmp_path / "g.npz")
+
+
 def test_nothing_is_unpickled(tmp_path):
     ran = tmp_path / "ran"
 

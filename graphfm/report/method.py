@@ -92,7 +92,7 @@ def _volume(cells: Sequence[Result]) -> str:
     memory = f", at most {peak:,.0f} MiB of memory" if peak >= 1 else ""
     undefined = sum(math.isnan(one.metrics.get("accuracy", math.nan)) for one in cells)
     left_out = f"; {undefined} without an accuracy are left out of the means" if undefined else ""
-    return f"{len(cells)} in {seconds(total)} seconds{memory}{left_out}"
+    return f"{len(cells)}, measured in {seconds(total)} seconds{memory}{left_out}"
 
 
 def _versions(cells: Sequence[Result]) -> str:

@@ -139,7 +139,7 @@ def _target(target: Target, drawn: bool) -> str:
 
 
 def _table(target: Target) -> str:
-    heads = ("accuracy", "macro-F1", "vs best training-free", "seconds")
+    heads = ("accuracy", "macro-F1", "vs best rule", "seconds")
     body, group = [], None
     for row in target.rows:
         if row.group != group:
@@ -163,7 +163,7 @@ def _row(row: Row, target: Target) -> str:
         f'<tr{" class=best" if row.is_best else ""}><td class="method">{escape(row.method)}</td>'
         f'<td class="number">{percent(one.mean)} <small>± {percent(one.half_width)}</small>{few}</td>'
         f'<td class="number optional">{f1}</td><td class="number">{_difference(row)}</td>'
-        f'<td class="number optional">{seconds(one.seconds)}</td></tr>'
+        f'<td class="number optional">{escape(seconds(one.seconds))}</td></tr>'
     )
 
 
@@ -191,7 +191,7 @@ def _comparisons(found: Sequence[Target]) -> str:
             plots.seconds_plot(honest),
             "What does it cost?",
             "Mean over all targets, for the methods measured on every one of them. Up and to the left is better. "
-            "Pretraining itself is not in these seconds.",
+            "Of the training-free rules the best is named. Pretraining itself is not in these seconds.",
         ),
     )
     cards = "".join(

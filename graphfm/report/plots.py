@@ -53,6 +53,8 @@ def accuracy_plot(target: Target) -> str:
         if row.is_floor:
             axes.axvline(100 * row.accuracy.mean, color=colour, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
     _methods(axes, [row.method for row in target.rows], bold=[row.is_best for row in target.rows])
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, 0.0), min(high, 101.0))  # an interval of few splits may reach beyond what can be
     axes.set_xlabel("accuracy, %")
     return _svg(figure, f"Accuracy by method on {target.title}")
 
@@ -101,7 +103,9 @@ def seconds_plot(targets: Sequence[Target]) -> str:
     axes.minorticks_off()
     axes.grid(axis="both", color=_LINE, linewidth=0.6)
     axes.margins(x=0.12, y=0.12)
-    _label_points(axes, [(cost, accuracy, method) for cost, accuracy, method, _ in points])
+    best = max((accuracy for _, accuracy, _, group in points if group == "floor"), default=math.nan)
+    named = [point for point in points if point[3] != "floor" or point[1] == best]  # the rules lie too close for names
+    _label_points(axes, [(cost, accuracy, method) for cost, accuracy, method, _ in named])
     axes.set_xlabel("seconds a cell (fit and prediction)")
     axes.set_ylabel("accuracy, %")
     return _svg(figure, "Seconds against accuracy")

@@ -131,6 +131,8 @@ def seconds(value: float) -> str:
     """Seconds with about three digits."""
     if math.isnan(value):
         return "-"
+    if 0 < value < 0.005:
+        return "<0.01"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 

@@ -33,20 +33,27 @@ def render_table(results: Iterable[Result]) -> Table:
     from rich.text import Text
 
     found = targets(results)
-    caption = "± half the 95 % interval over splits   ▲ ▼ the interval of the paired difference lies above, below zero"
+    caption = (
+        "± half the 95 % interval over splits. ▲ ▼ the interval of the paired difference\n"
+        "to the best training-free rule lies above, below zero."
+    )
     if any(target.protocol == "paper" for target in found):
         caption += "\nThe paper protocol leaks test labels: its numbers are no estimate of what to expect."
-    table = Table(caption=caption, caption_justify="left", header_style="bold", box=box.ROUNDED)
+    # Eighty columns hold it: no borders, no column for the group.
+    table = Table(caption=caption, caption_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table.show_edge, table.padding = False, (0, 1, 0, 0)
     table.add_column("target and method", overflow="fold")
-    table.add_column("kind")
-    for name in ("accuracy %", "macro-F1 %", "vs best training-free", "seconds"):
-        table.add_column(name, justify="right")
+    for name in ("accuracy %", "macro-F1", "vs best rule", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
     for target in found:
         splits = "1 split" if target.splits == 1 else f"{target.splits} splits"
         table.add_row(Text(target.title, style="bold underline"), Text(splits, style="dim"))
+        group = None
         for place, row in enumerate(target.rows):
-            last = place + 1 == len(target.rows) or target.rows[place + 1].group != row.group
-            table.add_row(*_cells(row, target), end_section=last)
+            if row.group != group:
+                group = row.group
+                table.add_row(Text(GROUPS.get(group, group or "other"), style=f"italic {_COLOURS.get(group, '')}"))
+            table.add_row(*_cells(row, target), end_section=place + 1 == len(target.rows))
     return table
 
 
@@ -56,8 +63,7 @@ def _cells(row: Row, target: Target) -> list[Text]:
     style = _COLOURS.get(row.group, "") + (" bold" if row.is_best else "")
     few = "" if row.accuracy.n == target.splits else f" (n={row.accuracy.n})"
     return [
-        Text(f"  {row.method}", style=style),
-        Text(GROUPS.get(row.group, row.group or "other"), style=style),
+        Text(f" {row.method}", style=style),
         Text(interval(row.accuracy.mean, row.accuracy.half_width) + few, style=style),
         Text("-" if row.macro_f1 is None else percent(row.macro_f1.mean), style=style),
         _difference(row),

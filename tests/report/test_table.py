@@ -126,7 +126,13 @@ def test_nothing_to_show_says_so():
 def test_numbers():
     assert (percent(0.5634), percent(-0.05, signed=True), percent(0.05, signed=True)) == ("56.3", "−5.0", "+5.0")
     assert interval(0.5, math.nan) == "50.0 ± -"
-    assert [seconds(value) for value in (0.123, 12.34, 1234.5, math.nan)] == ["0.12", "12.3", "1,234", "-"]
+    assert [seconds(value) for value in (0.001, 0.123, 12.34, 1234.5, math.nan)] == [
+        "<0.01",
+        "0.12",
+        "12.3",
+        "1,234",
+        "-",
+    ]
 
 
 @pytest.mark.parametrize(

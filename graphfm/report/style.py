@@ -49,7 +49,8 @@ p.note { margin: .2rem 0 1rem; }
 svg { display: block; width: 100%; max-width: 430px; height: auto; margin: 0 auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th { text-align: left; overflow-wrap: normal; vertical-align: bottom; font-weight: 550; color: var(--muted); font-size: .8rem; }
+th { text-align: left; overflow-wrap: normal; vertical-align: bottom; font-weight: 550;
+  color: var(--muted); font-size: .8rem; }
 th, td { padding: .26rem .9rem .26rem 0; }
 td { vertical-align: baseline; }
 th:last-child, td:last-child { padding-right: 0; }

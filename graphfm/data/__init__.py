@@ -15,8 +15,8 @@ from graphfm.data.load import load
 if TYPE_CHECKING:
     from graphfm.data.checks import check_graph, check_labels
     from graphfm.data.features import Unifier, structural_features
-    from graphfm.data.files import save_npz
     from graphfm.data.interop import from_dgl, from_networkx, to_dgl, to_networkx
+    from graphfm.data.npz import save_npz
     from graphfm.data.splits import Split, few_shot
 
 __all__ = [
@@ -45,7 +45,7 @@ _WHERE = {
     "few_shot": "splits",
     "from_dgl": "interop",
     "from_networkx": "interop",
-    "save_npz": "files",
+    "save_npz": "npz",
     "structural_features": "features",
     "to_dgl": "interop",
     "to_networkx": "interop",

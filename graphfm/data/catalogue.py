@@ -23,7 +23,8 @@ class Entry:
     Attributes:
         name: what to pass to ``load``.
         kind: where it comes from: ``"embedded"``, ``"planetoid"``, ``"tu"``, ``"tag"``, ...
-        where: ``"embedded"`` (in the package), ``"local"`` (in the root) or ``"download"``.
+        where: ``"embedded"`` (in the package), ``"local"`` (in the root), ``"download"``, or ``"root"`` (cannot be
+            downloaded by us: has to be put into the root first).
         domain: what the graph is about, in a few words.
         text: whether the nodes carry text.
         extra: the extra to install for it, or ``None``.
@@ -219,7 +220,7 @@ def catalogue(root: str | os.PathLike[str] | None = None) -> list[Entry]:
         entries.append(Entry(name, source.kind, _where(base, source), source.domain, False, source.extra))
     local = _folders(base / "tag", "graph.npz") if base else []
     for name in dict.fromkeys([*TAG, *local]):
-        where = "local" if name in local else "download"
+        where = "local" if name in local else "root"
         entries.append(Entry(f"tag/{name}", "tag", where, TAG.get(name, "graph with text"), True))
     return entries
 

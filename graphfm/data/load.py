@@ -86,7 +86,8 @@ def _tag(name: str, root: Path | None) -> Data:
 
 
 def _from_path(path: Path) -> Data:
-    from graphfm.data.files import read_csv, read_npz
+    from graphfm.data.files import read_csv
+    from graphfm.data.npz import read_npz
     from graphfm.data.tag import read_tag
 
     if not path.exists():

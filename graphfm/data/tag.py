@@ -19,7 +19,7 @@ import torch
 from torch_geometric.data import Data
 
 from graphfm.data.checks import check_graph
-from graphfm.data.files import read_arrays
+from graphfm.data.npz import check_kinds, read_arrays
 
 __all__ = ["read_tag", "text_features"]
 
@@ -82,6 +82,9 @@ def read_tag(folder: Path, name: str) -> Data:
     meta = _json(folder / "meta.json")
     if "edge_index" not in arrays:
         raise ValueError(f"{folder / 'graph.npz'}: array 'edge_index' [2, edges] is missing.")
+    check_kinds(arrays, folder / "graph.npz")
+    if "y" in arrays and arrays["y"].dtype.kind not in "iu":
+        raise ValueError(f"{folder / 'graph.npz'}: array 'y' must hold class numbers, got {arrays['y'].dtype}.")
     texts = [str(line["text"]) for line in lines]
     data = Data()
     for key, value in arrays.items():

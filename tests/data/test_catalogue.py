@@ -18,7 +18,8 @@ def test_entries(monkeypatch):
     entries = {entry.name: entry for entry in catalogue()}
     assert len(entries) == len(catalogue())
     assert {"debian", "cora", "mutag", "ogbn-arxiv", "tag/cora", "imdb-binary", "cs"} <= set(entries)
-    assert {entry.where for entry in entries.values()} == {"embedded", "download"}
+    assert {entry.where for entry in entries.values()} == {"embedded", "download", "root"}
+    assert all((entry.where == "root") == (entry.kind == "tag") for entry in entries.values())
     assert entries["debian"].text
     assert entries["ogbn-products"].extra == "ogb"
     assert entries["cora"].kind == "planetoid"

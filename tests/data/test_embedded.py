@@ -1,6 +1,9 @@
 """The graphs that need no network."""
 
+import gzip
 import hashlib
+import importlib.util
+import lzma
 import re
 from pathlib import Path
 
@@ -95,3 +98,72 @@ def test_rows_that_are_equal_are_no_neighbours_of_their_own():
 def test_another_name():
     with pytest.raises(ValueError, match="debian, digits"):
         load_embedded("iris")
+
+
+INDEX = """\
+Package: alpha
+Section: games
+Pre-Depends: beta (>= 1.0~), libc6
+Depends: delta:any | gamma,
+ solo-virtual
+Description: first line
+ more lines
+
+Package: beta
+Section: sound
+Recommends: beta, many-virtual
+Description: b
+
+Package: gamma
+Section: games
+Provides: solo-virtual (= 2), many-virtual
+Suggests: beta
+Description: c
+
+Package: delta
+Section: web
+Provides: many-virtual
+Description: d
+
+Package: libc6
+Section: libs
+Depends: alpha
+Description: e
+
+Package: lonely
+Section: games
+Enhances: alpha
+Description: f
+"""
+
+
+@pytest.fixture(scope="module")
+def builder():
+    if not CARD.is_dir():
+        pytest.skip("the build script lies in a checkout only")
+    spec = importlib.util.spec_from_file_location("build_debian", CARD / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_rules_of_debian(builder):
+    """Alternatives and lone providers make edges; several providers, other sections and other fields make none."""
+    names, edges = builder.build(builder.parse(INDEX))
+    assert names == ["alpha", "beta", "delta", "gamma"]
+    assert edges == [("alpha", "beta"), ("alpha", "delta"), ("alpha", "gamma")]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
+def test_an_index_must_belong_to_its_release(builder, tmp_path, suffix):
+    raw = INDEX.encode()
+    path = tmp_path / f"Packages{suffix}"
+    path.write_bytes({"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}[suffix](raw))
+    release = tmp_path / "Release"
+    digest = hashlib.sha256(raw).hexdigest()
+    release.write_text(f"Date: today\nSHA256:\n {digest} {len(raw)} main/binary-amd64/Packages\n")
+    text, index = builder.fetch(str(path), str(release))
+    assert index == raw
+    assert builder.check(index, text) == digest
+    with pytest.raises(ValueError, match="one snapshot"):
+        builder.check(index + b"x", text)

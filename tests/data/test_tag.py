@@ -71,6 +71,8 @@ def test_the_root_is_searched(tmp_path):
         ({"edge_index": np.array([[0], [9]])}, r"has nodes 0\.\.5"),
         ({"y": np.array([0, 1, 2, 0, 0, 0])}, "class 2, meta.json names 2 classes"),
         ({"train_mask": np.ones(5, bool)}, "train_mask has 5 entries"),
+        ({"edge_index": np.array("a")}, r"graph\.npz: array 'edge_index' must hold whole numbers"),
+        ({"y": np.array(["p"] * 6)}, "'y' must hold class numbers, got <U1"),
         ({"meta": [1]}, "one JSON object, got list"),
     ],
 )

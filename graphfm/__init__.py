@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 from graphfm._version import __version__
@@ -57,13 +59,23 @@ _HOME = {
 _PACKAGES = ("backbones", "baselines", "data", "nn", "objectives")
 
 
+class _Package(types.ModuleType):
+    """A package whose verbs stay verbs: importing ``graphfm.adapt`` would put the module in the function's place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, types.ModuleType) and _HOME.get(name) == value.__name__:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return importlib.import_module(f"graphfm.{name}")
     if name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
-        globals()[name] = value  # a verb shares its module's name: the verb wins
-        return value
+        return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'graphfm' has no attribute {name!r}")
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from graphfm._version import __version__
 
-__all__ = ["CheckpointError", "build_module", "describe_module", "read_bundle", "write_bundle"]
+__all__ = ["CheckpointError", "build_module", "check_writable", "describe_module", "read_bundle", "write_bundle"]
 
 _FORMAT = 1
 _LARGEST_ARGUMENT = 1_000_000
@@ -35,17 +35,15 @@ class CheckpointError(ValueError):
     """A folder that holds no checkpoint, or one that is damaged, foreign or too new."""
 
 
-def write_bundle(folder: str | os.PathLike[str], stem: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
+def write_bundle(
+    folder: str | os.PathLike[str], stem: str, settings: dict[str, Any], tensors: dict[str, Tensor]
+) -> Path:
     """Write one bundle atomically and return the path of its JSON.
 
     Raises:
         OSError: the folder cannot be made or written; what was there before stays whole.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise type(error)(f"cannot make the folder {folder}: {error.strerror}; choose another one.") from error
+    folder = check_writable(folder)
     blob = save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
     digest = hashlib.sha256(blob).hexdigest()
     weights = f"{stem}-{digest[:16]}.safetensors"
@@ -65,6 +63,25 @@ def write_bundle(folder: str | os.PathLike[str], stem: str, settings: dict[str, 
     return folder / f"{stem}.json"
 
 
+def check_writable(folder: str | os.PathLike[str]) -> Path:
+    """Make ``folder`` if it is not there, and try to write to it, before work is put into what it shall hold.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        advice = "choose a folder you may write to"
+        raise type(error)(
+            error.errno, f"cannot write to this folder ({error.strerror}); {advice}", str(folder)
+        ) from error
+    return folder
+
+
 def read_bundle(folder: str | os.PathLike[str], stem: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read one bundle: its settings and its tensors on the CPU. Nothing is unpickled.
 
@@ -75,7 +92,9 @@ def read_bundle(folder: str | os.PathLike[str], stem: str) -> tuple[dict[str, An
     content = _read_json(folder, stem)
     path = folder / content["weights"]["file"]
     if path.parent != folder or not path.is_file():
-        raise CheckpointError(f"{folder}: the weights {content['weights']['file']!r} are missing; copy the whole folder.")
+        raise CheckpointError(
+            f"{folder}: the weights {content['weights']['file']!r} are missing; copy the whole folder."
+        )
     size = path.stat().st_size
     if size != content["weights"]["bytes"]:
         raise CheckpointError(
@@ -86,7 +105,7 @@ def read_bundle(folder: str | os.PathLike[str], stem: str) -> tuple[dict[str, An
         raise CheckpointError(f"{path} was changed since it was written (its hash differs); copy it again.")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}") from error
     return content["settings"], tensors
@@ -105,11 +124,15 @@ def _read_json(folder: Path, stem: str) -> dict[str, Any]:
         weights = content["weights"]
         whole = isinstance(weights["file"], str) and isinstance(weights["bytes"], int) and _digest(content) == stated
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged or no graphfm checkpoint ({type(error).__name__}: {error}).") from error
+        raise CheckpointError(
+            f"{path} is damaged or no graphfm checkpoint ({type(error).__name__}: {error})."
+        ) from error
     if not whole or not isinstance(content.get("settings"), dict):
         raise CheckpointError(f"{path} was changed since it was written (its digest differs); copy it again.")
     if version != _FORMAT:
-        raise CheckpointError(f"{path} has format {version}, this graphfm {__version__} reads {_FORMAT}; upgrade graphfm.")
+        raise CheckpointError(
+            f"{path} has format {version}, this graphfm {__version__} reads {_FORMAT}; upgrade graphfm."
+        )
     return content
 
 
@@ -170,7 +193,9 @@ def build_module(
     name, arguments = described.get("class"), described.get("arguments")
     classes = {describe_name(cls): cls for cls in known}
     if name not in classes:
-        raise CheckpointError(f"the checkpoint holds a {name!r}, which is not known here; pass backbone=YourModule(...).")
+        raise CheckpointError(
+            f"the checkpoint holds a {name!r}, which is not known here; pass backbone=YourModule(...)."
+        )
     if not isinstance(arguments, dict):
         raise CheckpointError(f"the checkpoint does not say how its {name!r} was made; pass backbone=YourModule(...).")
     state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

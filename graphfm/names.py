@@ -18,7 +18,12 @@ def find(package: str, name: str) -> Any:
     """
     if ":" in name:
         module_name, _, attribute = name.partition(":")
-        module = importlib.import_module(module_name)
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise ImportError(
+                f"{name}: {error}; write it as module:Name, with the module on the import path."
+            ) from error
         if not hasattr(module, attribute):
             raise ValueError(f"{name}: module {module_name} has no {attribute}.")
         return getattr(module, attribute)

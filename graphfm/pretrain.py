@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from graphfm.checkpoint import CheckpointError, describe_module, read_bundle, write_bundle
+from graphfm.checkpoint import CheckpointError, check_writable, describe_module, read_bundle, write_bundle
 from graphfm.coordinators import Coordinators, vote_weights
 from graphfm.data.checks import check_graph
 from graphfm.data.features import Unifier
 from graphfm.data.joined import JoinedGraph, join
 from graphfm.data.subgraphs import Subgraphs, induced_subgraphs, random_walks
+from graphfm.device import as_device
 from graphfm.pretrained import Pretrained
 from graphfm.progress import progress_bar
 from graphfm.results import environment
@@ -101,7 +102,9 @@ def pretrain(
         "epochs": epochs, "seed": seed, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,
         "start_share": start_share, "walk_length": walk_length, "hop": hop, "warm_start": warm_start,
     }  # fmt: skip
-    where = torch.device(device or "cpu")
+    where = as_device(device)
+    if checkpoint is not None:
+        check_writable(checkpoint)
     with isolated_rng(seed, where):
         unifier = (unifier or Unifier(backbone.in_channels)).fit(graphs)
         if unifier.dim != backbone.in_channels:

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 
 import torch
 
+from graphfm.device import as_device
+
 __all__ = ["isolated_rng"]
 
 
 @contextlib.contextmanager
 def isolated_rng(seed: int, device: torch.device | str | None = None) -> Iterator[None]:
     """Seed torch's generators (CPU, and ``device`` if it is CUDA) inside the block and put them back after it."""
-    device = torch.device(device or "cpu")
+    device = as_device(device)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

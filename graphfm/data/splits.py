@@ -34,7 +34,9 @@ class Split:
         for name in ("train", "val", "test"):
             part = getattr(self, name)
             if part.dim() != 1 or part.dtype != torch.int64:
-                raise ValueError(f"split.{name} must be a vector of int64 indices, got {part.dtype} {list(part.shape)}.")
+                raise ValueError(
+                    f"split.{name} must be a vector of int64 indices, got {part.dtype} {list(part.shape)}."
+                )
         whole = torch.cat([self.train, self.val, self.test])
         if whole.unique().numel() != whole.numel():
             raise ValueError("split.train, split.val and split.test must be disjoint and hold each node once.")

@@ -199,9 +199,7 @@ def neighbours(rowptr: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
     return edges, owner
 
 
-def as_adjacency(
-    edge_index: Tensor | Adjacency, num_nodes: int, edge_weight: Tensor | None = None
-) -> Adjacency:
+def as_adjacency(edge_index: Tensor | Adjacency, num_nodes: int, edge_weight: Tensor | None = None) -> Adjacency:
     """Take what a backbone is given, an ``edge_index`` ``[2, E]`` or an :class:`Adjacency`, as an Adjacency.
 
     Raises:

@@ -7,6 +7,7 @@ of the same kind, and the gradient of the edge weights is a sampled product on t
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from graphfm.nn.adjacency import Adjacency
 
 __all__ = ["csr", "csr_product", "sampled_product", "segment_softmax", "segment_sum", "spmm"]
+
+# torch says once a process that CSR is in beta; users cannot act on it.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
 
 _CPU_SPARSE_TYPES = (torch.float32, torch.float64)
 

@@ -82,7 +82,9 @@ class Augment:
         upward = source < target
         size = batch.ptr.diff()[graph]
         first = batch.ptr[graph]
-        drawn = [first + (_uniform(torch.where(upward, a, b)) * size).long() for a, b in ((key_a, key_b), (key_b, key_a))]
+        drawn = [
+            first + (_uniform(torch.where(upward, a, b)) * size).long() for a, b in ((key_a, key_b), (key_b, key_a))
+        ]
         new_source, new_target = drawn
         hit = hit & ordinary[new_source] & ordinary[new_target]
         return torch.stack([torch.where(hit, new_source, source), torch.where(hit, new_target, target)])

@@ -17,7 +17,9 @@ class FeatureDecoder(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(in_channels, in_channels), nn.ReLU(), nn.Linear(in_channels, out_channels))
+        self.layers = nn.Sequential(
+            nn.Linear(in_channels, in_channels), nn.ReLU(), nn.Linear(in_channels, out_channels)
+        )
 
     def loss(self, h: Tensor, x: Tensor, keep: Tensor) -> Tensor:
         """Mean squared error over the kept rows: ``h`` ``[N, D]``, ``x`` ``[N, d]``, ``keep`` ``[N]`` of 0 and 1.

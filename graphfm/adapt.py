@@ -1,0 +1,190 @@
+"""Carry a pretrained backbone to a target graph with few labels."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Data
+
+from graphfm.data.checks import check_graph, check_labels
+from graphfm.data.features import raw_features
+from graphfm.data.joined import undirected
+from graphfm.data.splits import Split
+from graphfm.data.subgraphs import k_hop_nodes
+from graphfm.device import as_device
+from graphfm.fitted import Fitted
+from graphfm.heads import LinearHead, PrototypeHead, fit_logistic
+from graphfm.nn import Adjacency
+from graphfm.pretrained import Pretrained
+from graphfm.rng import isolated_rng
+
+__all__ = ["METHODS", "PROTOCOLS", "adapt"]
+
+METHODS = ("finetune", "probe", "prototype")
+PROTOCOLS = ("honest", "paper")
+
+
+def adapt(
+    pretrained: Pretrained,
+    data: Data,
+    split: Split,
+    *,
+    method: str = "finetune",
+    seed: int,
+    device: torch.device | str | None = None,
+    epochs: int = 100,
+    lr: float = 1e-2,
+    weight_decay: float = 5e-4,
+    protocol: str = "honest",
+) -> Fitted:
+    """Fit a copy of the backbone and a head to the labelled nodes of ``data``; ``pretrained`` stays as it is.
+
+    The setting is transductive: features and edges of all nodes of ``data`` are used (for the feature projection and in
+    message passing), labels only of ``split.train``, and of ``split.val`` to choose the step to keep when there is one.
+
+    Args:
+        pretrained: what :func:`graphfm.pretrain` returned.
+        data: the target graph with class labels ``y`` ``[N]`` (negative where unknown).
+        split: whose labels may be used; see :func:`graphfm.few_shot`.
+        method: ``"finetune"`` (all weights and a linear head), ``"probe"`` (frozen weights, logistic regression) or
+            ``"prototype"`` (frozen weights, cosine to class means).
+        seed: of head and dropout.
+        device: where to train and predict; the CPU by default.
+        epochs: steps of fine-tuning; fixed unless there is a validation part.
+        lr: learning rate of fine-tuning.
+        weight_decay: of fine-tuning.
+        protocol: ``"honest"``, or ``"paper"`` for GCOPE's published protocol, which reads labels of test nodes
+            (see :mod:`graphfm.paper`).
+
+    Raises:
+        ValueError: a bad graph, split or option.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {PROTOCOLS}, got {protocol!r}.")
+    check_graph(data, "data", features=False)
+    y = check_labels(data.y)
+    split.check(int(data.num_nodes))
+    if bool((y[split.train] < 0).any()):
+        raise ValueError("split.train holds nodes whose label is unknown (negative).")
+    if protocol == "paper":
+        from graphfm.paper import adapt_as_published
+
+        return adapt_as_published(
+            pretrained, data, split, method=method, seed=seed, device=device, epochs=epochs, lr=lr
+        )
+    where = as_device(device)
+    started = time.perf_counter()
+    with isolated_rng(seed, where):
+        fitted = _prepare(pretrained, data, int(y.max()) + 1, method, where)
+        target = _Target(fitted, data, split, y, where)
+        if method == "finetune":
+            _finetune(fitted, target, epochs, lr, weight_decay)
+        else:
+            _fit_frozen(fitted, target)
+    fitted.card |= {
+        "seed": seed,
+        "train_nodes": split.train.numel(),
+        "trained_parameters": _count_trained(fitted, method),
+        "seconds": time.perf_counter() - started,
+    }
+    return fitted
+
+
+class _Target:
+    """The target graph as the backbone sees it, and whose labels may be used."""
+
+    def __init__(self, fitted: Fitted, data: Data, split: Split, y: Tensor, device: torch.device) -> None:
+        edge_index, weight = undirected(data)
+        self.x = fitted.projection(raw_features(data)).to(device)
+        self.adj = Adjacency.from_edges(edge_index, self.x.size(0), weight).to(device)
+        self.train, self.val = split.train.to(device), split.val.to(device)
+        self.y_train, self.y_val = y.to(device)[self.train], y.to(device)[self.val]
+
+    def near(self, nodes: Tensor, hops: int | None) -> tuple[Tensor, Adjacency, Tensor]:
+        """Features, edges and places of ``nodes`` in the part of the graph that can reach them.
+
+        Messages from farther away do not arrive, and the normalisation is the whole graph's, so embeddings of
+        ``nodes`` are those of the whole graph at a fraction of the work.
+        """
+        if hops is None:
+            return self.x, self.adj, nodes
+        kept = k_hop_nodes(self.adj, nodes, hops)
+        if kept.numel() > 0.5 * self.x.size(0):
+            return self.x, self.adj, nodes
+        return self.x[kept], self.adj.induced(kept), torch.searchsorted(kept, nodes)
+
+
+def _prepare(pretrained: Pretrained, data: Data, classes: int, method: str, device: torch.device) -> Fitted:
+    backbone = copy.deepcopy(pretrained.backbone).to(device)
+    width = backbone.out_channels
+    head: nn.Module = PrototypeHead(width, classes) if method == "prototype" else LinearHead(width, classes)
+    projection = pretrained.unifier.projection(data)
+    card: dict[str, Any] = {"method": method, "target": str(data.get("name", ""))}
+    return Fitted(backbone, projection, head.to(device), classes, card)
+
+
+def _fit_frozen(fitted: Fitted, target: _Target) -> None:
+    fitted.backbone.eval()
+    with torch.no_grad():
+        h = fitted.backbone(target.x, target.adj)
+        if isinstance(fitted.head, PrototypeHead):
+            fitted.head.fit(h, target.train, target.y_train)
+        else:
+            fit_logistic(fitted.head, h, target.train, target.y_train)
+
+
+def _finetune(fitted: Fitted, target: _Target, epochs: int, lr: float, weight_decay: float) -> None:
+    hops = getattr(fitted.backbone, "num_hops", None)
+    x, adj, rows = target.near(target.train, hops)
+    modules = nn.ModuleList([fitted.backbone, fitted.head])
+    fitted.head.seen.copy_(torch.bincount(target.y_train, minlength=fitted.num_classes) > 0)
+    with torch.no_grad():
+        fitted.head.standardise(fitted.backbone.eval()(target.x, target.adj))
+    optimizer = torch.optim.Adam(modules.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    keep_best = _best_on_validation(fitted, target, modules, hops) if target.val.numel() else None
+    modules.train()
+    for _ in range(epochs):
+        optimizer.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(fitted.head(fitted.backbone(x, adj)[rows]), target.y_train)
+        loss.backward()
+        optimizer.step()
+        if keep_best is not None:
+            keep_best()
+    if keep_best is not None:
+        keep_best(restore=True)
+    modules.eval()
+
+
+def _best_on_validation(fitted: Fitted, target: _Target, modules: nn.Module, hops: int | None) -> Callable[..., None]:
+    """Remember the weights of the step with the least validation loss; put them back in the end."""
+    x, adj, rows = target.near(target.val, hops)
+    seen = fitted.head.seen[target.y_val]
+    best: dict[str, Any] = {"loss": torch.inf, "state": None}
+
+    def keep(*, restore: bool = False) -> None:
+        if restore:
+            if best["state"] is not None:
+                modules.load_state_dict(best["state"])
+            return
+        modules.eval()
+        with torch.no_grad():
+            scores = fitted.head(fitted.backbone(x, adj)[rows][seen])
+            loss = float(F.cross_entropy(scores, target.y_val[seen])) if bool(seen.any()) else 0.0
+        modules.train()
+        if loss < best["loss"]:
+            best["loss"], best["state"] = loss, copy.deepcopy(modules.state_dict())
+
+    return keep
+
+
+def _count_trained(fitted: Fitted, method: str) -> int:
+    head = sum(p.numel() for p in fitted.head.parameters())
+    return head + (sum(p.numel() for p in fitted.backbone.parameters()) if method == "finetune" else 0)

@@ -1,0 +1,245 @@
+"""Methods against the floor, over the same splits, one measured cell at a time."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphfm.adapt import METHODS, PROTOCOLS, adapt
+from graphfm.baselines import Floor, GraphFeatures, floor
+from graphfm.data.checks import check_graph, check_labels
+from graphfm.data.features import Unifier
+from graphfm.data.splits import Split, few_shot, gcope_split
+from graphfm.metrics import classification_scores
+from graphfm.pretrained import Pretrained
+from graphfm.progress import progress_bar
+from graphfm.results import Result, append, cell_key, environment, peak_memory, read
+from graphfm.rng import isolated_rng
+
+__all__ = ["evaluate", "untrained"]
+
+_log = logging.getLogger(__name__)
+_TASK = "node-classification"
+
+
+def evaluate(
+    pretrained: Pretrained | None,
+    data: Data,
+    *,
+    methods: Sequence[str] = METHODS,
+    shots: Sequence[int] = (1, 3, 5),
+    seeds: Sequence[int] = tuple(range(10)),
+    baselines: bool = True,
+    protocol: str = "honest",
+    device: torch.device | str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> list[Result]:
+    """Few-shot node classification on ``data``: every method and every baseline on the same random splits.
+
+    Every repeat starts from a fresh copy of ``pretrained``; cells do not depend on their order. The test labels are
+    read by the score alone. Under ``protocol="paper"`` GCOPE's published protocol is run instead, leak included: see
+    :mod:`graphfm.paper`; there, repeats go on training the weights of the repeat before.
+
+    Args:
+        pretrained: the model, or ``None`` to measure the floor alone.
+        data: the target graph with class labels.
+        methods: of :func:`graphfm.adapt`.
+        shots: labelled nodes a class.
+        seeds: one split a seed.
+        baselines: measure the floor (:mod:`graphfm.baselines`) and, beside a model, two controls: ``scratch`` (the
+            same backbone, fine-tuned from random weights) and ``untrained`` (random weights, frozen, with a probe).
+        protocol: ``"honest"`` or ``"paper"``.
+        device: where models run; the floor runs on the CPU.
+        out: file of JSON lines; cells are appended as they come, and those that it holds are not run again.
+        progress: show a progress bar.
+
+    Returns:
+        All cells asked for, those read from ``out`` included.
+
+    Raises:
+        ValueError: bad data, an unknown method or protocol, methods without a model.
+    """
+    _check(pretrained, methods, shots, seeds, protocol)
+    check_graph(data, "data", features=False)
+    y = check_labels(data.y)
+    cells = list(_cells(pretrained, data, methods, baselines, protocol, device))
+    finished = {cell_key(r): r for r in read(out)} if out is not None and os.path.exists(out) else {}
+    results = []
+    total = len(cells) * len(shots) * len(seeds)
+    with progress_bar(total, f"evaluating on {data.get('name', 'data')}", enabled=progress) as advance:
+        for k in shots:
+            for cell in cells:
+                for seed in seeds:
+                    results.append(_one(cell, data, y, k, seed, protocol, device, finished, out))
+                    advance(1, f"{cell.method}, {k} shots")
+                cell.forget()
+    return results
+
+
+def untrained(pretrained: Pretrained, seed: int, data: Data | None = None) -> Pretrained:
+    """A copy with the backbone's weights drawn anew from ``seed``: the control that was never pretrained."""
+    backbone = copy.deepcopy(pretrained.backbone)
+    with isolated_rng(seed):
+        backbone.reset_parameters()
+    unifier = Unifier(pretrained.unifier.dim, rescale=pretrained.unifier.rescale)
+    if data is not None:
+        unifier.names, unifier.projections = [str(data.get("name", ""))], [pretrained.unifier.projection(data)]
+    return Pretrained(backbone, unifier, None, {"sources": []})
+
+
+class _Cell:
+    """One method: how to get probabilities for a split, and the settings that tell it from others."""
+
+    def __init__(self, method: str, settings: dict[str, Any], run: Callable[[Split, int], Tensor]) -> None:
+        self.method, self.settings, self.run = method, settings, run
+
+    def forget(self) -> None:
+        """Drop what one repeat hands to the next; only the published protocol has that."""
+
+
+class _CarriedCell(_Cell):
+    """A method whose repeats go on training the weights of the repeat before, as GCOPE's code does."""
+
+    def __init__(self, method: str, settings: dict[str, Any], start: Pretrained, data: Data, device: object) -> None:
+        self.start, self.now = start, start
+
+        def run(split: Split, seed: int) -> Tensor:
+            fitted = adapt(self.now, data, split, method=method, seed=seed, device=device, protocol="paper")
+            self.now = Pretrained(fitted.backbone, start.unifier, None, {})
+            return fitted.predict(data)
+
+        super().__init__(method, settings, run)
+
+    def forget(self) -> None:
+        self.now = self.start
+
+
+def _cells(
+    pretrained: Pretrained | None,
+    data: Data,
+    methods: Sequence[str],
+    baselines: bool,
+    protocol: str,
+    device: torch.device | str | None,
+) -> Iterator[_Cell]:
+    if baselines:
+        features = GraphFeatures(data)
+        for rule in floor():
+            yield _Cell(rule.name, {"group": "floor"}, _floor_runner(rule, features))
+    if pretrained is None:
+        return
+    pretrained = _with_target(pretrained, data)
+    identity = {
+        "sources": [s["name"] for s in pretrained.card.get("sources", [])],
+        "checkpoint": fingerprint(pretrained),
+        "backbone": type(pretrained.backbone).__name__,
+        "pretrain_seed": pretrained.card.get("settings", {}).get("seed"),
+    }
+    if baselines and protocol == "honest":
+        control = {
+            "group": "control",
+            "backbone": identity["backbone"],
+            "width": pretrained.backbone.out_channels,
+            "layers": getattr(pretrained.backbone, "num_layers", None),
+        }
+        for name, method in (("scratch", "finetune"), ("untrained", "probe")):
+            yield _Cell(name, control, _control_runner(pretrained, data, method, device))
+    for method in methods:
+        settings = {"group": "pretrained", **identity}
+        if protocol == "paper":
+            yield _CarriedCell(method, settings, pretrained, data, device)
+        else:
+            yield _Cell(method, settings, _model_runner(pretrained, data, method, device))
+
+
+def _floor_runner(rule: Floor, features: GraphFeatures) -> Callable[[Split, int], Tensor]:
+    return lambda split, seed: rule.fit(features, split).predict()
+
+
+def _control_runner(
+    pretrained: Pretrained, data: Data, method: str, device: torch.device | str | None
+) -> Callable[[Split, int], Tensor]:
+    def run(split: Split, seed: int) -> Tensor:
+        fresh = untrained(pretrained, seed, data)
+        return adapt(fresh, data, split, method=method, seed=seed, device=device).predict(data)
+
+    return run
+
+
+def _model_runner(
+    pretrained: Pretrained, data: Data, method: str, device: torch.device | str | None
+) -> Callable[[Split, int], Tensor]:
+    def run(split: Split, seed: int) -> Tensor:
+        return adapt(pretrained, data, split, method=method, seed=seed, device=device).predict(data)
+
+    return run
+
+
+def _one(
+    cell: _Cell,
+    data: Data,
+    y: Tensor,
+    shots: int,
+    seed: int,
+    protocol: str,
+    device: torch.device | str | None,
+    finished: dict[str, Result],
+    out: str | os.PathLike[str] | None,
+) -> Result:
+    settings = {"shots": shots, "protocol": protocol, "device": str(device or "cpu"), **cell.settings}
+    name = str(data.get("name", "data"))
+    key = cell_key(Result(_TASK, name, cell.method, seed, {}, settings, 0.0, 0, {}))
+    if key in finished:
+        return finished[key]
+    split = gcope_split(y, shots, seed) if protocol == "paper" else few_shot(y, shots, seed)
+    started = time.perf_counter()
+    probabilities = cell.run(split, seed)
+    seconds = time.perf_counter() - started
+    scores = classification_scores(probabilities[split.test], y[split.test])
+    result = Result(_TASK, name, cell.method, seed, scores, settings, seconds, peak_memory(device), environment())
+    if out is not None:
+        append(out, result)
+    return result
+
+
+def _with_target(pretrained: Pretrained, data: Data) -> Pretrained:
+    """Fit the target's projection once: it needs no labels, so all splits share it."""
+    unifier = Unifier(pretrained.unifier.dim, rescale=pretrained.unifier.rescale)
+    data_name = str(data.get("name", "data"))
+    unifier.names, unifier.projections = [data_name], [pretrained.unifier.projection(data)]
+    return Pretrained(pretrained.backbone, unifier, pretrained.coordinators, pretrained.card)
+
+
+def fingerprint(pretrained: Pretrained) -> str:
+    """Twelve hex digits of the backbone's weights, to tell checkpoints apart in a results file."""
+    digest = hashlib.sha256()
+    for name, value in sorted(pretrained.backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _check(
+    pretrained: Pretrained | None, methods: Sequence[str], shots: Sequence[int], seeds: Sequence[int], protocol: str
+) -> None:
+    for method in methods:
+        if method not in METHODS:
+            raise ValueError(f"methods holds {method!r}; there are: {', '.join(METHODS)}.")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {PROTOCOLS}, got {protocol!r}.")
+    if pretrained is None and methods and tuple(methods) != METHODS:
+        raise ValueError("methods need a pretrained model; pass one, or methods=[] for the floor alone.")
+    if not shots or min(shots) < 1:
+        raise ValueError(f"shots must be positive numbers, got {list(shots)}.")
+    if not seeds:
+        raise ValueError("seeds is empty; give at least one.")

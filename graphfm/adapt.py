@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from graphfm.fitted import Fitted
 from graphfm.heads import LinearHead, PrototypeHead, fit_logistic
 from graphfm.nn import Adjacency
 from graphfm.pretrained import Pretrained
+from graphfm.readout import Readout
 from graphfm.rng import isolated_rng
 
 __all__ = ["METHODS", "PROTOCOLS", "adapt"]
@@ -38,8 +39,10 @@ def adapt(
     method: str = "finetune",
     seed: int,
     device: torch.device | str | None = None,
-    epochs: int = 100,
-    lr: float = 1e-2,
+    hops: int = 2,
+    skip: bool = True,
+    epochs: int = 50,
+    lr: float = 1e-3,
     weight_decay: float = 5e-4,
     protocol: str = "honest",
 ) -> Fitted:
@@ -52,10 +55,12 @@ def adapt(
         pretrained: what :func:`graphfm.pretrain` returned.
         data: the target graph with class labels ``y`` ``[N]`` (negative where unknown).
         split: whose labels may be used; see :func:`graphfm.few_shot`.
-        method: ``"finetune"`` (all weights and a linear head), ``"probe"`` (frozen weights, logistic regression) or
-            ``"prototype"`` (frozen weights, cosine to class means).
+        method: ``"probe"`` (frozen weights, logistic regression), ``"finetune"`` (the probe first, then all weights:
+            2202.10054 shows why in this order) or ``"prototype"`` (frozen weights, cosine to class means).
         seed: of head and dropout.
         device: where to train and predict; the CPU by default.
+        hops: neighbourhood averages that the head sees beside the embedding (:class:`graphfm.readout.Readout`).
+        skip: let the head see the unified features beside the embedding.
         epochs: steps of fine-tuning; fixed unless there is a validation part.
         lr: learning rate of fine-tuning.
         weight_decay: of fine-tuning.
@@ -83,12 +88,11 @@ def adapt(
     where = as_device(device)
     started = time.perf_counter()
     with isolated_rng(seed, where):
-        fitted = _prepare(pretrained, data, int(y.max()) + 1, method, where)
+        fitted = _prepare(pretrained, data, int(y.max()) + 1, method, hops, skip, where)
         target = _Target(fitted, data, split, y, where)
+        _fit_frozen(fitted, target)
         if method == "finetune":
             _finetune(fitted, target, epochs, lr, weight_decay)
-        else:
-            _fit_frozen(fitted, target)
     fitted.card |= {
         "seed": seed,
         "train_nodes": split.train.numel(),
@@ -122,39 +126,41 @@ class _Target:
         return self.x[kept], self.adj.induced(kept), torch.searchsorted(kept, nodes)
 
 
-def _prepare(pretrained: Pretrained, data: Data, classes: int, method: str, device: torch.device) -> Fitted:
+def _prepare(
+    pretrained: Pretrained, data: Data, classes: int, method: str, hops: int, skip: bool, device: torch.device
+) -> Fitted:
     backbone = copy.deepcopy(pretrained.backbone).to(device)
-    width = backbone.out_channels
-    head: nn.Module = PrototypeHead(width, classes) if method == "prototype" else LinearHead(width, classes)
     projection = pretrained.unifier.projection(data)
+    readout = Readout(cast(int, backbone.out_channels), hops, projection.dim if skip else 0)
+    width = readout.out_channels
+    head: LinearHead | PrototypeHead = (
+        PrototypeHead(width, classes) if method == "prototype" else LinearHead(width, classes)
+    )
     card: dict[str, Any] = {"method": method, "target": str(data.get("name", ""))}
-    return Fitted(backbone, projection, head.to(device), classes, card)
+    return Fitted(backbone, projection, readout.to(device), head.to(device), classes, card)
 
 
+@torch.no_grad()
 def _fit_frozen(fitted: Fitted, target: _Target) -> None:
-    fitted.backbone.eval()
-    with torch.no_grad():
-        h = fitted.backbone(target.x, target.adj)
-        if isinstance(fitted.head, PrototypeHead):
-            fitted.head.fit(h, target.train, target.y_train)
-        else:
-            fit_logistic(fitted.head, h, target.train, target.y_train)
+    h = fitted.backbone.eval()(target.x, target.adj)
+    fitted.readout.calibrate(h, target.x, target.adj)
+    z = fitted.readout(h, target.x, target.adj)[target.train]
+    if isinstance(fitted.head, PrototypeHead):
+        fitted.head.fit(z, target.y_train)
+    else:
+        fit_logistic(fitted.head, z, target.y_train)
 
 
 def _finetune(fitted: Fitted, target: _Target, epochs: int, lr: float, weight_decay: float) -> None:
-    hops = getattr(fitted.backbone, "num_hops", None)
-    x, adj, rows = target.near(target.train, hops)
+    x, adj, rows = target.near(target.train, _reach(fitted))
     modules = nn.ModuleList([fitted.backbone, fitted.head])
-    fitted.head.seen.copy_(torch.bincount(target.y_train, minlength=fitted.num_classes) > 0)
-    with torch.no_grad():
-        fitted.head.standardise(fitted.backbone.eval()(target.x, target.adj))
     optimizer = torch.optim.Adam(modules.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    keep_best = _best_on_validation(fitted, target, modules, hops) if target.val.numel() else None
+    keep_best = _best_on_validation(fitted, target, modules) if target.val.numel() else None
     modules.train()
     for _ in range(epochs):
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(fitted.head(fitted.backbone(x, adj)[rows]), target.y_train)
-        loss.backward()
+        scores = fitted.head(fitted.readout(fitted.backbone(x, adj), x, adj)[rows])
+        F.cross_entropy(scores, target.y_train).backward()
         optimizer.step()
         if keep_best is not None:
             keep_best()
@@ -163,9 +169,15 @@ def _finetune(fitted: Fitted, target: _Target, epochs: int, lr: float, weight_de
     modules.eval()
 
 
-def _best_on_validation(fitted: Fitted, target: _Target, modules: nn.Module, hops: int | None) -> Callable[..., None]:
+def _reach(fitted: Fitted) -> int | None:
+    """How far from a node its scores depend on the graph; ``None`` where the backbone does not say."""
+    hops = getattr(fitted.backbone, "num_hops", None)
+    return None if hops is None else hops + fitted.readout.hops
+
+
+def _best_on_validation(fitted: Fitted, target: _Target, modules: nn.Module) -> Callable[..., None]:
     """Remember the weights of the step with the least validation loss; put them back in the end."""
-    x, adj, rows = target.near(target.val, hops)
+    x, adj, rows = target.near(target.val, _reach(fitted))
     seen = fitted.head.seen[target.y_val]
     best: dict[str, Any] = {"loss": torch.inf, "state": None}
 
@@ -176,7 +188,7 @@ def _best_on_validation(fitted: Fitted, target: _Target, modules: nn.Module, hop
             return
         modules.eval()
         with torch.no_grad():
-            scores = fitted.head(fitted.backbone(x, adj)[rows][seen])
+            scores = fitted.head(fitted.readout(fitted.backbone(x, adj), x, adj)[rows][seen])
             loss = float(F.cross_entropy(scores, target.y_val[seen])) if bool(seen.any()) else 0.0
         modules.train()
         if loss < best["loss"]:

@@ -29,6 +29,7 @@ __all__ = ["evaluate", "untrained"]
 
 _log = logging.getLogger(__name__)
 _TASK = "node-classification"
+Where = torch.device | str | None
 
 
 def evaluate(
@@ -90,7 +91,7 @@ def untrained(pretrained: Pretrained, seed: int, data: Data | None = None) -> Pr
     """A copy with the backbone's weights drawn anew from ``seed``: the control that was never pretrained."""
     backbone = copy.deepcopy(pretrained.backbone)
     with isolated_rng(seed):
-        backbone.reset_parameters()
+        backbone.reset_parameters()  # type: ignore[operator]
     unifier = Unifier(pretrained.unifier.dim, rescale=pretrained.unifier.rescale)
     if data is not None:
         unifier.names, unifier.projections = [str(data.get("name", ""))], [pretrained.unifier.projection(data)]
@@ -110,7 +111,7 @@ class _Cell:
 class _CarriedCell(_Cell):
     """A method whose repeats go on training the weights of the repeat before, as GCOPE's code does."""
 
-    def __init__(self, method: str, settings: dict[str, Any], start: Pretrained, data: Data, device: object) -> None:
+    def __init__(self, method: str, settings: dict[str, Any], start: Pretrained, data: Data, device: Where) -> None:
         self.start, self.now = start, start
 
         def run(split: Split, seed: int) -> Tensor:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from graphfm import heads
 from graphfm.checkpoint import CheckpointError, build_module, describe_module, load_state, read_bundle, write_bundle
 from graphfm.data.checks import check_graph
 from graphfm.data.features import Projection, Unifier, raw_features
 from graphfm.data.joined import undirected
+from graphfm.heads import LinearHead, PrototypeHead
 from graphfm.nn import Adjacency
+from graphfm.readout import Readout
 
 __all__ = ["Fitted"]
 
@@ -28,26 +29,28 @@ class Fitted:
     Attributes:
         backbone: the adapted network, in evaluation mode.
         projection: the target's way into it, fixed when it was adapted.
-        head: from embeddings to class scores.
+        readout: what the head sees of a node.
+        head: from the readout to class scores.
         num_classes: C.
         card: JSON-able facts: method, shots, settings.
     """
 
     backbone: nn.Module
     projection: Projection
-    head: nn.Module
+    readout: Readout
+    head: LinearHead | PrototypeHead
     num_classes: int
     card: dict[str, Any]
 
     @torch.no_grad()
     def embed(self, data: Data) -> Tensor:
-        """Node embeddings ``[N, D]`` of the target graph, or of the same graph with nodes and edges added.
+        """What the head reads, ``[N, D]``, on the target graph or on the same graph with nodes and edges added.
 
         Raises:
             ValueError: a bad graph, or another feature width than the adapted graph's.
         """
         x, adj = self._inputs(data)
-        return self.backbone.eval()(x, adj)
+        return self.readout(self.backbone.eval()(x, adj), x, adj)
 
     @torch.no_grad()
     def predict(self, data: Data) -> Tensor:
@@ -61,12 +64,14 @@ class Fitted:
         described, bases = unifier.state()
         settings = {
             "backbone": describe_module(self.backbone),
+            "readout": describe_module(self.readout),
             "head": describe_module(self.head),
             "unifier": described,
             "num_classes": self.num_classes,
             "card": self.card,
         }
         tensors = {f"backbone.{k}": v for k, v in self.backbone.state_dict().items()}
+        tensors |= {f"readout.{k}": v for k, v in self.readout.state_dict().items()}
         tensors |= {f"head.{k}": v for k, v in self.head.state_dict().items()}
         tensors |= {f"unifier.{k}": v for k, v in bases.items()}
         write_bundle(folder, "fitted", settings, tensors)
@@ -95,10 +100,13 @@ class Fitted:
             else:
                 state = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
                 load_state(backbone, state, type(backbone).__name__)
-            head = build_module(settings["head"], [heads.LinearHead, heads.PrototypeHead], tensors, "head.")
+            readout = cast(Readout, build_module(settings["readout"], [Readout], tensors, "readout."))
+            made = build_module(settings["head"], [LinearHead, PrototypeHead], tensors, "head.")
+            head = cast(LinearHead | PrototypeHead, made)
             bases = {k.removeprefix("unifier."): v for k, v in tensors.items() if k.startswith("unifier.")}
             projection = Unifier.from_state(settings["unifier"], bases).projections[0]
-            return cls(backbone.to(device), projection, head.to(device), int(settings["num_classes"]), settings["card"])
+            classes = int(settings["num_classes"])
+            return cls(backbone.to(device), projection, readout.to(device), head.to(device), classes, settings["card"])
         except CheckpointError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

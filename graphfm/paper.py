@@ -9,9 +9,11 @@ is to be predicted decides what the network sees. Further: the shots are the fir
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from graphfm.fitted import Fitted
 from graphfm.heads import LinearHead, PrototypeHead, fit_logistic
 from graphfm.nn import Adjacency, sum_pool
 from graphfm.pretrained import Pretrained
+from graphfm.readout import Readout
 from graphfm.rng import isolated_rng
 
 __all__ = ["LeakyFitted", "adapt_as_published", "fill_by_label"]
@@ -95,27 +98,29 @@ def adapt_as_published(
     Ego graphs are extracted on the CPU. The published grid over five learning rates, of which only test figures are
     written, is left to the caller (``lr``).
     """
-    import copy
-
     where = as_device(device)
     y = check_labels(data.y)
     classes = int(y.max()) + 1
     with isolated_rng(seed, where):
         backbone = copy.deepcopy(pretrained.backbone).to(where)
-        width = backbone.out_channels
-        head: nn.Module = PrototypeHead(width, classes) if method == "prototype" else LinearHead(width, classes)
+        width = cast(int, backbone.out_channels)
+        head: LinearHead | PrototypeHead = (
+            PrototypeHead(width, classes) if method == "prototype" else LinearHead(width, classes)
+        )
         card = {"method": method, "protocol": "paper", "seed": seed}
         projection = pretrained.unifier.projection(data)
-        fitted = LeakyFitted(backbone, projection, head.to(where), classes, card, seed)
+        # The published readout is the sum over the ego graph; nothing comes between it and the head.
+        fitted = LeakyFitted(backbone, projection, Readout(width, 0), head.to(where), classes, card, seed)
         y_train = y[split.train].to(where)
         if method == "finetune":
             _finetune(fitted, data, split.train, y, epochs, lr)
         else:
             h = fitted.embed(data)
+            z = h[split.train.to(where)]
             if isinstance(head, PrototypeHead):
-                head.fit(h, split.train.to(where), y_train)
+                head.fit(z, y_train)
             else:
-                fit_logistic(head, h, split.train.to(where), y_train)
+                fit_logistic(head, z, y_train)
     return fitted
 
 

@@ -73,9 +73,8 @@ class MultiHopCentroid(Floor):
 class SoftCentroid(Floor):
     """Class centres in a spectral embedding, refined twice by all nodes according to their soft labels.
 
-    Embedding: :attr:`GraphFeatures.spectral <graphfm.baselines.GraphFeatures.spectral>`. Scores: cosine to class means; then, ``rounds``
-    times, centres are the sums of all rows weighted by ``softmax(sharpness * scores)``, labelled rows counting
-    ``label_weight`` fold.
+    Scores on :attr:`~graphfm.baselines.GraphFeatures.spectral`: cosine to class means; then, ``rounds`` times, centres
+    are the sums of all rows weighted by ``softmax(sharpness * scores)``, labelled rows counting ``label_weight`` fold.
 
     Args:
         rounds: refinements.

@@ -1,0 +1,57 @@
+"""What a head sees of a node: its embedding and the averages around it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graphfm.nn import Adjacency
+
+__all__ = ["Readout"]
+
+
+class Readout(nn.Module):
+    """``[h, A h, ..., A^k h, x, A x, ..., A^k x]`` with ``A = D^-1 A``, each part centred, its rows of unit length.
+
+    Pretraining compares pooled subgraphs, so what it learned shows in averages over a neighbourhood, not in one row;
+    with few labels the averages also carry most of the signal on homophilous graphs, and the node's own row on
+    heterophilous ones. A head on all of them need not know which kind of graph it is on. The training-free rule
+    :class:`graphfm.baselines.MultiHopCentroid` does the same with the features themselves; the unified features stand
+    beside the embedding so that nothing a centroid could have seen is lost in the backbone.
+
+    Args:
+        channels: embedding width D.
+        hops: k; 0 for the rows alone.
+        skip_channels: width d of the features beside the embedding; 0 for none.
+    """
+
+    centre: Tensor
+
+    def __init__(self, channels: int, hops: int = 2, skip_channels: int = 0) -> None:
+        super().__init__()
+        if hops < 0:
+            raise ValueError(f"hops must not be negative, got {hops}.")
+        self.channels, self.hops, self.skip_channels = channels, hops, skip_channels
+        self.out_channels = (channels + skip_channels) * (hops + 1)
+        self.register_buffer("centre", torch.zeros(self.out_channels))
+
+    @torch.no_grad()
+    def calibrate(self, h: Tensor, x: Tensor, adj: Adjacency) -> None:
+        """Take the centre of each part from all nodes, ``h`` ``[N, D]`` and ``x`` ``[N, d]``; no labels are needed."""
+        self.centre.copy_(torch.cat([part.mean(0) for part in self._parts(h, x, adj)]))
+
+    def forward(self, h: Tensor, x: Tensor, adj: Adjacency) -> Tensor:
+        """Embeddings ``h`` ``[N, D]`` and features ``x`` ``[N, d]`` to ``[N, (k + 1) (D + d)]``."""
+        parts = self._parts(h, x, adj)
+        centres = self.centre.split([p.size(1) for p in parts])
+        return torch.cat([F.normalize(p - c, dim=1) for p, c in zip(parts, centres, strict=True)], dim=1)
+
+    def _parts(self, h: Tensor, x: Tensor, adj: Adjacency) -> list[Tensor]:
+        average = adj.mean(h.dtype)
+        parts = []
+        for level in (h, x) if self.skip_channels else (h,):
+            parts.append(level)
+            for _ in range(self.hops):
+                parts.append(average.matmul(parts[-1]))
+        return parts

@@ -14,12 +14,12 @@ from torch_geometric.data import Data
 
 from graphfm.data.checks import check_graph, check_labels
 from graphfm.data.features import raw_features
-from graphfm.data.joined import undirected
 from graphfm.data.splits import Split
 from graphfm.data.subgraphs import k_hop_nodes
 from graphfm.device import as_device
 from graphfm.fitted import Fitted
 from graphfm.heads import LinearHead, PrototypeHead, fit_logistic
+from graphfm.joined import undirected
 from graphfm.nn import Adjacency
 from graphfm.pretrained import Pretrained
 from graphfm.readout import Readout

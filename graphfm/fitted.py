@@ -14,8 +14,8 @@ from torch_geometric.data import Data
 from graphfm.checkpoint import CheckpointError, build_module, describe_module, load_state, read_bundle, write_bundle
 from graphfm.data.checks import check_graph
 from graphfm.data.features import Projection, Unifier, raw_features
-from graphfm.data.joined import undirected
 from graphfm.heads import LinearHead, PrototypeHead
+from graphfm.joined import undirected
 from graphfm.nn import Adjacency
 from graphfm.readout import Readout
 

@@ -22,9 +22,9 @@ from graphfm.checkpoint import CheckpointError, check_writable, describe_module,
 from graphfm.coordinators import Coordinators, vote_weights
 from graphfm.data.checks import check_graph
 from graphfm.data.features import Unifier
-from graphfm.data.joined import JoinedGraph, join
 from graphfm.data.subgraphs import Subgraphs, induced_subgraphs, random_walks
 from graphfm.device import as_device
+from graphfm.joined import JoinedGraph, join
 from graphfm.pretrained import Pretrained
 from graphfm.progress import progress_bar
 from graphfm.results import environment

@@ -13,8 +13,8 @@ from torch_geometric.utils import remove_self_loops
 
 from graphfm.data.checks import check_graph, check_labels
 from graphfm.data.features import raw_features
-from graphfm.data.joined import undirected
 from graphfm.data.splits import Split
+from graphfm.joined import undirected
 from graphfm.nn import Adjacency
 
 __all__ = ["Floor", "GraphFeatures", "class_means"]

@@ -1,0 +1,34 @@
+# make demo   pretrain, transfer, compare: a table and an HTML report, no data to fetch
+# make test   the tests
+# Both make a virtual environment first. To keep a torch of your own: make VENV=/path/to/env CONSTRAINTS=/dev/null
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+OUT ?= demo
+
+.PHONY: demo test lint types examples clean
+
+$(VENV)/.graphfm-installed: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.graphfm-installed
+	$(VENV)/bin/python examples/02_pretrain_and_transfer.py --out $(OUT)
+
+test: $(VENV)/.graphfm-installed
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.graphfm-installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.graphfm-installed
+	$(VENV)/bin/mypy
+
+examples: $(VENV)/.graphfm-installed
+	for example in examples/0[134]_*.py; do echo "== $$example"; $(VENV)/bin/python $$example || exit 1; done
+
+clean:
+	rm -rf $(VENV) $(OUT) .mypy_cache .ruff_cache .pytest_cache

@@ -28,7 +28,7 @@ class Coordinators(nn.Module):
 
     Args:
         per_domain: coordinators a graph, c >= 1.
-        kind: ``"learnable"`` (drawn at unit norm, as the unified features have), or fixed to the ``"mean"`` or ``"sum"``
+        kind: ``"learnable"`` (drawn at unit norm, as unified features have), or fixed to the ``"mean"`` or ``"sum"``
             of the graph's features.
         between: edges between coordinators of different graphs: ``"all"``, ``"none"``, or by ``"similarity"`` (an edge
             where the mean features of the two graphs have a positive cosine, weighted by it).

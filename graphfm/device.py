@@ -15,7 +15,7 @@ def as_device(device: torch.device | str | None) -> torch.device:
     """
     try:
         found = torch.device("cpu" if device is None else device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"device must be like 'cpu', 'cuda' or 'cuda:1', got {device!r}.") from error
     if found.type == "cuda" and (not torch.cuda.is_available() or (found.index or 0) >= torch.cuda.device_count()):
         raise ValueError(

@@ -18,5 +18,9 @@ def isolated_rng(seed: int, device: torch.device | str | None = None) -> Iterato
     device = as_device(device)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed: it would seed every GPU, those that are not put back included.
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield

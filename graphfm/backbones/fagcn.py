@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,7 @@ class FAGCN(nn.Module):
         """Draw all weights anew."""
         self.lin_in.reset_parameters()
         self.lin_out.reset_parameters()
-        for conv in self.convs:
+        for conv in cast(Iterable[FALayer], self.convs):
             conv.reset_parameters()
 
     def forward(self, x: Tensor, edge_index: Tensor | Adjacency, edge_weight: Tensor | None = None) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +20,8 @@ class GATLayer(nn.Module):
     """``sum_j softmax_j(leaky_relu(a_src . W x_j + a_dst . W x_i)) W x_j`` a head (Velickovic et al., 1710.10903).
 
     Self-loops are added once. Edge weights w enter as multiplicities, ``softmax(score + log w)``: an edge of weight 2
-    counts as two edges, one of weight 0 not at all. Parameter names are those of PyG's ``GATConv``.
+    counts as two edges, one of weight 0 not at all; they must not be negative. Parameter names are those of PyG's
+    ``GATConv``.
     """
 
     def __init__(
@@ -48,15 +52,13 @@ class GATLayer(nn.Module):
 
     def forward(self, x: Tensor, adj: Adjacency) -> Tensor:
         """``[N, in] -> [N, heads * out]`` (``[N, out]``, the mean of the heads, without ``concat``)."""
-        weighted = adj.weight is not None
-        adj = adj.with_self_loops(x.dtype)
+        adj, weighted = adj.with_self_loops(x.dtype), adj.weight is not None
         h = self.lin(x).view(-1, self.heads, self.out_channels)
         source, target = (h * self.att_src).sum(-1), (h * self.att_dst).sum(-1)
         score = source.index_select(0, adj.col) + target.index_select(0, adj.row)
         score = F.leaky_relu(score, self.negative_slope)
-        if weighted:
-            score = score + adj.values(x.dtype).log().unsqueeze(-1)
-        attention = F.dropout(segment_softmax(score, adj), self.dropout, self.training)
+        attention = segment_softmax(score, adj, adj.weight if weighted else None)
+        attention = F.dropout(attention, self.dropout, self.training)
         out = adj.matmul(h, attention)
         return (out.flatten(1) if self.concat else out.mean(1)) + self.bias
 
@@ -106,7 +108,7 @@ class GAT(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        for conv in self.convs:
+        for conv in cast(Iterable[GATLayer], self.convs):
             conv.reset_parameters()
 
     def forward(self, x: Tensor, edge_index: Tensor | Adjacency, edge_weight: Tensor | None = None) -> Tensor:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,11 +73,11 @@ class GCN(nn.Module):
         self.num_layers = self.num_hops = num_layers
         self.dropout = dropout
         widths = [in_channels, *[hidden_channels] * (num_layers - 1), self.out_channels]
-        self.convs = nn.ModuleList(GCNLayer(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(GCNLayer(a, b) for a, b in itertools.pairwise(widths))
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        for conv in self.convs:
+        for conv in cast(Iterable[GCNLayer], self.convs):
             conv.reset_parameters()
 
     def forward(self, x: Tensor, edge_index: Tensor | Adjacency, edge_weight: Tensor | None = None) -> Tensor:

@@ -50,6 +50,8 @@ def _check_features(data: Data, name: str, nodes: int, *, required: bool) -> Non
         raise ValueError(f"{name}.x must have two dimensions [nodes, features], got shape {list(x.shape)}.")
     if x.size(0) != nodes:
         raise ValueError(f"{name}.x has {x.size(0)} rows, {name} has {nodes} nodes; they must be equal.")
+    if x.layout == torch.sparse_coo:
+        x = x.coalesce()
     values = x.values() if x.layout != torch.strided else x
     if values.is_floating_point() and not bool(torch.isfinite(values).all()):
         bad = int((~torch.isfinite(values)).sum())
@@ -70,6 +72,8 @@ def _check_edges(data: Data, name: str, nodes: int) -> None:
         )
     weight = data.get("edge_weight")
     if weight is not None:
+        if weight.dim() != 1:
+            raise ValueError(f"{name}.edge_weight must have shape [edges], got {list(weight.shape)}.")
         if weight.size(0) != edges.size(1):
             raise ValueError(f"{name}.edge_weight has {weight.size(0)} entries for {edges.size(1)} edges.")
         if not bool(torch.isfinite(weight).all()):
@@ -89,8 +93,8 @@ def check_labels(y: Tensor | None, name: str = "data.y") -> Tensor:
     if y.dim() != 1:
         raise ValueError(f"{name} must have shape [nodes], got {list(y.shape)}.")
     if y.is_floating_point():
-        if not bool((torch.isnan(y) | (y == y.round())).all()):
-            raise ValueError(f"{name} must hold class numbers, got fractions.")
+        if not bool((torch.isnan(y) | (torch.isfinite(y) & (y == y.round()))).all()):
+            raise ValueError(f"{name} must hold class numbers (NaN or -1 where unknown), got fractions or infinities.")
         y = torch.where(torch.isnan(y), torch.full_like(y, -1), y)
     y = y.long()
     classes = torch.unique(y[y >= 0])

@@ -113,6 +113,7 @@ class Unifier:
 
     def projection(self, data: Data) -> Projection:
         """The projection of ``data``: that of the source of the same name and width, else a new one."""
+        check_graph(data, "data", features=False)
         name, width = data.get("name"), raw_features(data).size(1)
         for known, projection in zip(self.names, self.projections, strict=True):
             if name is not None and known == str(name) and projection.width == width:
@@ -198,4 +199,5 @@ def _krylov_svd(array: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
         _, values, vectors = randomized_svd(matrix, k, n_iter=8, random_state=0)
         return values, vectors
-    return values[::-1], vectors[::-1]
+    order = np.argsort(-values, kind="stable")
+    return values[order], vectors[order]

@@ -33,6 +33,10 @@ class Split:
     def __post_init__(self) -> None:
         for name in ("train", "val", "test"):
             part = getattr(self, name)
+            if not isinstance(part, Tensor):
+                raise ValueError(
+                    f"split.{name} must be a vector of int64 indices, got {type(part).__name__}; use torch.tensor."
+                )
             if part.dim() != 1 or part.dtype != torch.int64:
                 raise ValueError(
                     f"split.{name} must be a vector of int64 indices, got {part.dtype} {list(part.shape)}."

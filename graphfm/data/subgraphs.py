@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import torch
 from torch import Tensor
@@ -151,7 +152,7 @@ def _induce(adj: Adjacency, node: Tensor, size: Tensor) -> Subgraphs:
     parts = []
     cuts = torch.searchsorted(pair_ptr, torch.arange(0, int(pair_ptr[-1]) + _CHUNK, _CHUNK))
     bounds = cuts.clamp_(max=size.numel()).unique().tolist()
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in itertools.pairwise(bounds):
         parts.append(_lookup(keys, adj, node, ptr, size, low, high))
     if not parts:
         empty = torch.empty(0, dtype=torch.long)
@@ -174,7 +175,13 @@ def _lookup(
     query = node[first + target] * adj.num_nodes + node[first + source]
     place = torch.searchsorted(keys, query).clamp_(max=max(keys.numel() - 1, 0))
     hit = torch.nonzero(keys[place] == query).flatten() if keys.numel() else query.new_zeros(0)
-    return owner[hit], source[hit], target[hit], place[hit]
+    place = place[hit]
+    if bool((keys[1:] == keys[:-1]).any()):  # multi-edges lie side by side: take them all
+        copies = torch.searchsorted(keys, query[hit], right=True) - place
+        hit = torch.repeat_interleave(hit, copies)
+        nth = torch.arange(hit.numel()) - torch.repeat_interleave(torch.cumsum(copies, 0) - copies, copies)
+        place = torch.repeat_interleave(place, copies) + nth
+    return owner[hit], source[hit], target[hit], place
 
 
 def k_hop_nodes(adj: Adjacency, seeds: Tensor, hops: int) -> Tensor:

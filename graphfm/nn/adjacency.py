@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from graphfm.nn.spmm import spmm
+from graphfm.nn.spmm import spmm, widened
 
 __all__ = ["Adjacency", "as_adjacency"]
 
@@ -54,7 +54,8 @@ class Adjacency:
         source, target = edge_index[0].long(), edge_index[1].long()
         order = None
         if not is_sorted:
-            order = torch.argsort(target * num_nodes + source)
+            # Stable, so that multi-edges keep their order and "the last self-loop" means something.
+            order = torch.argsort(target * num_nodes + source, stable=True)
             source, target = source[order], target[order]
             edge_weight = None if edge_weight is None else edge_weight.index_select(0, order)
         rowptr = torch._convert_indices_from_coo_to_csr(target, num_nodes)
@@ -76,8 +77,10 @@ class Adjacency:
     def row(self) -> Tensor:
         """``[E]`` target of each edge."""
         if self._row is None:
-            nodes = torch.arange(self.num_nodes, device=self.device)
-            self._row = torch.repeat_interleave(nodes, self.rowptr.diff(), output_size=self.num_edges)
+            # Kept tensors must serve a backward pass later, which those made in inference mode cannot.
+            with torch.inference_mode(False):
+                nodes = torch.arange(self.num_nodes, device=self.device)
+                self._row = torch.repeat_interleave(nodes, self.rowptr.diff(), output_size=self.num_edges)
         return self._row
 
     @property
@@ -89,9 +92,10 @@ class Adjacency:
     def transpose(self) -> tuple[Tensor, Tensor, Tensor]:
         """CSR of the transpose: ``rowptr``, ``col`` and the place of each of its edges in this adjacency."""
         if self._transpose is None:
-            order = torch.argsort(self.col * self.num_nodes + self.row)
-            rowptr = torch._convert_indices_from_coo_to_csr(self.col[order], self.num_nodes)
-            self._transpose = rowptr, self.row[order], order
+            with torch.inference_mode(False):
+                order = torch.argsort(self.col * self.num_nodes + self.row, stable=True)
+                rowptr = torch._convert_indices_from_coo_to_csr(self.col[order], self.num_nodes)
+                self._transpose = rowptr, self.row[order], order
         return self._transpose
 
     def values(self, dtype: torch.dtype) -> Tensor:
@@ -132,10 +136,17 @@ class Adjacency:
         return child
 
     def to(self, device: torch.device | str) -> Adjacency:
-        """Move to a device; derived forms are made anew there."""
+        """Move to a device; derived forms are made anew there (those of an induced subgraph, cut anew)."""
+        device = torch.empty(0, device=device).device  # "cuda" names the current device
+        if device == self.device:
+            return self
         weight = None if self.weight is None else self.weight.to(device)
         order = None if self.order is None else self.order.to(device)
-        return Adjacency(self.rowptr.to(device), self.col.to(device), weight, self.num_nodes, order)
+        moved = Adjacency(self.rowptr.to(device), self.col.to(device), weight, self.num_nodes, order)
+        if self._cut_from is not None:
+            parent, nodes = self._cut_from
+            moved._cut_from = parent.to(device), nodes.to(device)
+        return moved
 
     def __repr__(self) -> str:
         return f"Adjacency(num_nodes={self.num_nodes}, num_edges={self.num_edges}, weighted={self.weight is not None})"
@@ -148,36 +159,53 @@ class Adjacency:
         found = self._derived.get((name, dtype))
         if found is not None:
             return found
-        if self._cut_from is None:
-            found = make(self, dtype)
-        else:
-            parent, nodes = self._cut_from
-            found = parent._form(name, dtype, make)._cut(nodes)
-        # A form that carries a gradient belongs to one backward pass alone.
-        if found.weight is None or not found.weight.requires_grad:
-            self._derived[name, dtype] = found
+        if self._is_learned:  # such a form belongs to one backward pass, and is stale after a step
+            return self._make_form(name, dtype, make)
+        with torch.inference_mode(False):
+            found = self._derived[name, dtype] = self._make_form(name, dtype, make)
         return found
+
+    def _make_form(
+        self, name: str, dtype: torch.dtype, make: Callable[[Adjacency, torch.dtype], Adjacency]
+    ) -> Adjacency:
+        if self._cut_from is None:
+            return make(self, dtype)
+        parent, nodes = self._cut_from
+        return parent._form(name, dtype, make)._cut(nodes)
+
+    @property
+    def _is_learned(self) -> bool:
+        root = self if self._cut_from is None else self._cut_from[0]
+        if root._cut_from is not None:
+            return root._is_learned
+        return root.weight is not None and root.weight.requires_grad
 
     def _make_self_loops(self, dtype: torch.dtype) -> Adjacency:
         row, col, weight = self.row, self.col, self.values(dtype)
         nodes = torch.arange(self.num_nodes, device=self.device)
         keep = row != col
-        loop_weight = weight.new_ones(self.num_nodes).index_put((row[~keep],), weight[~keep])
+        # Of several loops on a node the last counts: chosen here, as index_put would send a gradient to all of them.
+        loop = torch.nonzero(~keep).flatten()
+        last = torch.ones_like(loop, dtype=torch.bool)
+        last[:-1] = row[loop[1:]] != row[loop[:-1]]
+        loop = loop[last]
+        loop_weight = weight.new_ones(self.num_nodes).index_put((row[loop],), weight[loop])
         edges = torch.stack([torch.cat([col[keep], nodes]), torch.cat([row[keep], nodes])])
         return Adjacency.from_edges(edges, self.num_nodes, torch.cat([weight[keep], loop_weight]))
 
     def _make_gcn(self, dtype: torch.dtype) -> Adjacency:
-        looped = self.with_self_loops(dtype)
-        weight = looped.values(dtype)
+        wide = widened(dtype)
+        looped = self.with_self_loops(wide)
+        weight = looped.values(wide)
         degree = weight.new_zeros(self.num_nodes).index_add(0, looped.row, weight)
         scale = torch.where(degree > 0, degree, torch.ones_like(degree)).rsqrt() * (degree > 0)
-        return looped.with_weight(weight * scale[looped.row] * scale[looped.col])
+        return looped.with_weight((weight * scale[looped.row] * scale[looped.col]).to(dtype))
 
     def _make_mean(self, dtype: torch.dtype) -> Adjacency:
-        weight = self.values(dtype)
+        weight = self.values(widened(dtype))
         degree = weight.new_zeros(self.num_nodes).index_add(0, self.row, weight)
         scale = torch.where(degree != 0, degree, torch.ones_like(degree)).reciprocal() * (degree != 0)
-        return self.with_weight(weight * scale[self.row])
+        return self.with_weight((weight * scale[self.row]).to(dtype))
 
     def _cut(self, nodes: Tensor) -> Adjacency:
         place = torch.full((self.num_nodes,), -1, dtype=torch.long, device=self.device)
@@ -190,7 +218,7 @@ class Adjacency:
 
 
 def neighbours(rowptr: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """All edges that end in ``nodes`` ``[M]``: their places ``[K]`` in the CSR arrays and the index ``[K]`` into nodes."""
+    """All edges that end in ``nodes`` ``[M]``: their places ``[K]`` in the CSR arrays, and the index of their node."""
     start = rowptr[nodes]
     count = rowptr[nodes + 1] - start
     owner = torch.repeat_interleave(torch.arange(nodes.numel(), device=nodes.device), count)

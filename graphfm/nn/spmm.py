@@ -17,12 +17,17 @@ from torch.autograd.function import once_differentiable
 if TYPE_CHECKING:
     from graphfm.nn.adjacency import Adjacency
 
-__all__ = ["csr", "csr_product", "sampled_product", "segment_softmax", "segment_sum", "spmm"]
+__all__ = ["csr", "csr_product", "sampled_product", "segment_softmax", "segment_sum", "spmm", "widened"]
 
 # torch says once a process that CSR is in beta; users cannot act on it.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
 
-_CPU_SPARSE_TYPES = (torch.float32, torch.float64)
+_SPARSE_TYPES = (torch.float32, torch.float64)
+
+
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """The type to add up in: half precision stops counting at 2048 (bfloat16 at 256), which a hub's degree exceeds."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def csr(rowptr: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -39,7 +44,7 @@ def csr_product(rowptr: Tensor, col: Tensor, values: Tensor, x: Tensor) -> Tenso
     if col.numel() == 0 or x.size(1) == 0:
         return x.new_zeros(rows, x.size(1))
     dtype = x.dtype
-    if x.device.type == "cpu" and dtype not in _CPU_SPARSE_TYPES:
+    if x.device.type == "cpu" and dtype not in _SPARSE_TYPES:
         x, values = x.float(), values.float()
     matrix = csr(rowptr, col, values.to(x.dtype), (rows, x.size(0)))
     # addmm with beta=0 skips a copy that ``matrix @ x`` makes.
@@ -48,11 +53,14 @@ def csr_product(rowptr: Tensor, col: Tensor, values: Tensor, x: Tensor) -> Tenso
 
 
 def sampled_product(rowptr: Tensor, col: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """``(left @ right.T)`` at the stored places of a CSR pattern: ``[E]``, for ``[rows, D]`` and ``[columns, D]``."""
+    """``(left @ right.T)`` at the stored places of a CSR pattern: ``[E]``, for ``[rows, D]`` and ``[columns, D]``.
+
+    No device has it in half precision: it is taken in float32 and rounded once.
+    """
     if col.numel() == 0:
         return left.new_zeros(0)
     dtype = left.dtype
-    if left.device.type == "cpu" and dtype not in _CPU_SPARSE_TYPES:
+    if dtype not in _SPARSE_TYPES:
         left, right = left.float(), right.float()
     pattern = csr(rowptr, col, left.new_zeros(col.numel()), (left.size(0), right.size(0)))
     return torch.sparse.sampled_addmm(pattern, left.contiguous(), right.t(), beta=0.0).values().to(dtype)
@@ -85,7 +93,7 @@ def spmm(adj: Adjacency, x: Tensor, weight: Tensor | None = None) -> Tensor:
     Args:
         adj: ``N x N`` adjacency.
         x: ``[N, D]``, or ``[N, H, D]`` for H heads.
-        weight: ``[E]`` (``[E, H]`` for heads) in the order of ``adj``; the adjacency's own when not given.
+        weight: ``[E]`` (or ``[E, H]``, one a head) in the order of ``adj``; the adjacency's own when not given.
 
     Returns:
         The same shape as ``x``. Differentiable once in ``x`` and in ``weight``.
@@ -93,6 +101,7 @@ def spmm(adj: Adjacency, x: Tensor, weight: Tensor | None = None) -> Tensor:
     if weight is None:
         weight = adj.values(x.dtype)
     if x.dim() == 3:
+        weight = weight.unsqueeze(1).expand(-1, x.size(1)) if weight.dim() == 1 else weight
         heads = range(x.size(1))
         return torch.stack([_SpMM.apply(weight[:, h], x[:, h], adj) for h in heads], dim=1)
     return _SpMM.apply(weight, x, adj)
@@ -102,8 +111,8 @@ class _SegmentSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, rowptr: Tensor, row: Tensor) -> Tensor:
         ctx.save_for_backward(row)
-        out = values.new_zeros((rowptr.numel() - 1, *values.shape[1:]))
-        return out.index_add_(0, row, values)
+        out = values.new_zeros((rowptr.numel() - 1, *values.shape[1:]), dtype=widened(values.dtype))
+        return out.index_add_(0, row, values.to(out.dtype)).to(values.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -118,26 +127,46 @@ def segment_sum(values: Tensor, adj: Adjacency) -> Tensor:
 
 class _SegmentSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, rowptr: Tensor, row: Tensor) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, count: Tensor | None, rowptr: Tensor, row: Tensor) -> Tensor:
         shape = (rowptr.numel() - 1, *scores.shape[1:])
+        dtype, scores = scores.dtype, scores.to(widened(scores.dtype))
+        present = scores
+        if count is not None:
+            count = count.to(scores.dtype).view(-1, *([1] * (scores.dim() - 1)))
+            present = scores.masked_fill(count == 0, -torch.inf)
         index = row.view(-1, *([1] * (scores.dim() - 1))).expand_as(scores)
-        top = scores.new_full(shape, -torch.inf).scatter_reduce_(0, index, scores, "amax")
-        numerator = (scores - top.index_select(0, row)).exp()
-        total = scores.new_zeros(shape).index_add_(0, row, numerator)
-        out = numerator / total.index_select(0, row)
-        ctx.save_for_backward(out, row)
-        ctx.rows = shape
-        return out
+        top = scores.new_full(shape, -torch.inf).scatter_reduce_(0, index, present, "amax")
+        top.masked_fill_(top == -torch.inf, 0.0)  # no edges, or all of count 0
+        share = (present - top.index_select(0, row)).exp_()
+        total = scores.new_zeros(shape).index_add_(0, row, share if count is None else share * count)
+        total.masked_fill_(total == 0, 1.0)
+        out = share = share / total.index_select(0, row)
+        if count is not None:
+            out = share * count
+            if ctx.needs_input_grad[1]:  # here an edge of count 0 matters too
+                share = (scores - top.index_select(0, row)).exp_() / total.index_select(0, row)
+        ctx.save_for_backward(out, share, row)
+        ctx.dtype, ctx.rows = dtype, shape[0]
+        return out.to(dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        out, row = ctx.saved_tensors
-        weighted = out * grad
-        mean = grad.new_zeros(ctx.rows).index_add_(0, row, weighted)
-        return weighted - out * mean.index_select(0, row), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        out, share, row = ctx.saved_tensors
+        grad = grad.to(out.dtype)
+        mean = grad.new_zeros((ctx.rows, *grad.shape[1:])).index_add_(0, row, out * grad)
+        centred = grad - mean.index_select(0, row)
+        grad_count = None
+        if ctx.needs_input_grad[1]:
+            grad_count = share * centred
+            grad_count = grad_count if grad_count.dim() == 1 else grad_count.flatten(1).sum(1)
+        return (out * centred).to(ctx.dtype), grad_count, None, None
 
 
-def segment_softmax(scores: Tensor, adj: Adjacency) -> Tensor:
-    """Softmax of ``[E]`` or ``[E, H]`` edge scores over the edges that end in one node."""
-    return _SegmentSoftmax.apply(scores, adj.rowptr, adj.row)
+def segment_softmax(scores: Tensor, adj: Adjacency, count: Tensor | None = None) -> Tensor:
+    """Softmax of ``[E]`` or ``[E, H]`` edge scores over the edges that end in one node.
+
+    With ``count`` ``[E]`` (not negative) an edge of count c enters as c edges, ``softmax(score + log c)``, but with
+    finite gradients at 0. A node whose edges all have count 0 gets zeros.
+    """
+    return _SegmentSoftmax.apply(scores, count, adj.rowptr, adj.row)

@@ -20,8 +20,8 @@ def perturbed(module: nn.Module, scale: float) -> dict[str, Tensor]:
     A parameter of one element has no spread and stays as it is.
     """
     copies = {}
-    for name, weight in module.named_parameters():
-        weight = weight.detach()
+    for name, parameter in module.named_parameters():
+        weight = parameter.detach()
         spread = weight.std() if weight.numel() > 1 else weight.new_zeros(())
         copies[name] = weight + scale * spread * torch.randn_like(weight)
     return copies
@@ -65,7 +65,9 @@ class SimGRACE(nn.Module):
         adj = Adjacency.from_edges(batch.edge_index, batch.num_nodes, batch.get("edge_weight"))
         h = backbone(batch.x, adj)
         with torch.no_grad():
-            other = functional_call(backbone, perturbed(backbone, self.noise), (batch.x, adj))
+            # Buffers are copied as well: running statistics shall not see the perturbed pass.
+            buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
+            other = functional_call(backbone, buffers | perturbed(backbone, self.noise), (batch.x, adj))
             second = self.head(sum_pool(other, batch.ptr, batch.batch))
         first = self.head(sum_pool(h, batch.ptr, batch.batch))
         loss = nt_xent(first, second, self.temperature)

@@ -85,3 +85,19 @@ def graphs(draw, max_nodes=8, max_edges=24):
 
 def adjacency(nodes, edge_index, weight=None):
     return Adjacency.from_edges(edge_index, nodes, weight)
+
+
+def permuted(x, edge_index, seed=0):
+    """The same graph under other node numbers: features, edges, and the permutation (new row i is old row p[i])."""
+    p = torch.randperm(x.size(0), generator=torch.Generator().manual_seed(seed))
+    place = torch.empty_like(p)
+    place[p] = torch.arange(p.numel())
+    return x[p], place[edge_index.long()], p
+
+
+def side_by_side(*graphs_):
+    """``(x, edge_index, ptr)`` of several ``(x, edge_index)`` as one graph."""
+    size = torch.tensor([x.size(0) for x, _ in graphs_])
+    ptr = torch.cat([size.new_zeros(1), size.cumsum(0)])
+    edges = [e.long() + first for (_, e), first in zip(graphs_, ptr[:-1], strict=True)]
+    return torch.cat([x for x, _ in graphs_]), torch.cat(edges, 1), ptr

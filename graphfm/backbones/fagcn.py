@@ -24,25 +24,31 @@ class _SignedProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, left: Tensor, right: Tensor, keep: Tensor | None, adj: Adjacency) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, left: Tensor, right: Tensor, norm: Tensor, keep: Tensor | None, adj: Adjacency
+    ) -> Tensor:
         alpha = (left.index_select(0, adj.col) + right.index_select(0, adj.row)).tanh_()
-        norm = adj.values(x.dtype)
         scale = norm if keep is None else norm * keep
         weight = alpha * scale
         ctx.adj = adj
-        ctx.save_for_backward(x, alpha, scale, weight)
+        ctx.save_for_backward(x, alpha, scale, weight, keep)
         return csr_product(adj.rowptr, adj.col, weight, x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, None, None]:
         adj: Adjacency = ctx.adj
-        x, alpha, scale, weight = ctx.saved_tensors
+        x, alpha, scale, weight, keep = ctx.saved_tensors
         rowptr, col, order = adj.transpose
         grad_x = csr_product(rowptr, col, weight.index_select(0, order), grad) if ctx.needs_input_grad[0] else None
-        score = sampled_product(adj.rowptr, adj.col, grad, x) * scale * (1 - alpha * alpha)
+        inner = sampled_product(adj.rowptr, adj.col, grad, x)
+        score = inner * scale * (1 - alpha * alpha)
         zeros = x.new_zeros(adj.num_nodes)
-        return grad_x, zeros.index_add(0, adj.col, score), zeros.index_add(0, adj.row, score), None, None
+        grad_left, grad_right = zeros.index_add(0, adj.col, score), zeros.index_add(0, adj.row, score)
+        grad_norm = None
+        if ctx.needs_input_grad[3]:
+            grad_norm = inner * alpha if keep is None else inner * alpha * keep
+        return grad_x, grad_left, grad_right, grad_norm, None, None
 
 
 class FALayer(nn.Module):
@@ -70,7 +76,8 @@ class FALayer(nn.Module):
         keep = None
         if self.training and self.dropout > 0:
             keep = F.dropout(x.new_ones(adj.num_edges), self.dropout)
-        return torch.add(_SignedProduct.apply(x, both[:, 0], both[:, 1], keep, adj), x_0, alpha=self.eps)
+        out = _SignedProduct.apply(x, both[:, 0], both[:, 1], adj.values(x.dtype), keep, adj)
+        return torch.add(out, x_0, alpha=self.eps)
 
 
 class FAGCN(nn.Module):

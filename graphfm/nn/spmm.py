@@ -62,6 +62,9 @@ def sampled_product(rowptr: Tensor, col: Tensor, left: Tensor, right: Tensor) ->
     dtype = left.dtype
     if dtype not in _SPARSE_TYPES:
         left, right = left.float(), right.float()
+    if col.numel() > left.size(0) * right.size(0):  # torch refuses patterns of more entries than places
+        row = torch.repeat_interleave(torch.arange(left.size(0), device=left.device), rowptr.diff())
+        return (left.index_select(0, row) * right.index_select(0, col)).sum(1).to(dtype)
     pattern = csr(rowptr, col, left.new_zeros(col.numel()), (left.size(0), right.size(0)))
     return torch.sparse.sampled_addmm(pattern, left.contiguous(), right.t(), beta=0.0).values().to(dtype)
 

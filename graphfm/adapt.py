@@ -156,10 +156,11 @@ def _finetune(fitted: Fitted, target: _Target, epochs: int, lr: float, weight_de
     modules = nn.ModuleList([fitted.backbone, fitted.head])
     optimizer = torch.optim.Adam(modules.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     keep_best = _best_on_validation(fitted, target, modules) if target.val.numel() else None
+    read = fitted.readout.at(rows, x, adj)
     modules.train()
     for _ in range(epochs):
         optimizer.zero_grad(set_to_none=True)
-        scores = fitted.head(fitted.readout(fitted.backbone(x, adj), x, adj)[rows])
+        scores = fitted.head(read(fitted.backbone(x, adj)))
         F.cross_entropy(scores, target.y_train).backward()
         optimizer.step()
         if keep_best is not None:
@@ -178,6 +179,7 @@ def _reach(fitted: Fitted) -> int | None:
 def _best_on_validation(fitted: Fitted, target: _Target, modules: nn.Module) -> Callable[..., None]:
     """Remember the weights of the step with the least validation loss; put them back in the end."""
     x, adj, rows = target.near(target.val, _reach(fitted))
+    read = fitted.readout.at(rows, x, adj)
     seen = fitted.head.seen[target.y_val]
     best: dict[str, Any] = {"loss": torch.inf, "state": None}
 
@@ -188,7 +190,7 @@ def _best_on_validation(fitted: Fitted, target: _Target, modules: nn.Module) -> 
             return
         modules.eval()
         with torch.no_grad():
-            scores = fitted.head(fitted.readout(fitted.backbone(x, adj), x, adj)[rows][seen])
+            scores = fitted.head(read(fitted.backbone(x, adj))[seen])
             loss = float(F.cross_entropy(scores, target.y_val[seen])) if bool(seen.any()) else 0.0
         modules.train()
         if loss < best["loss"]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfm.nn import Adjacency
+from graphfm.nn.spmm import csr_product
 
 __all__ = ["Readout"]
 
@@ -43,7 +46,23 @@ class Readout(nn.Module):
 
     def forward(self, h: Tensor, x: Tensor, adj: Adjacency) -> Tensor:
         """Embeddings ``h`` ``[N, D]`` and features ``x`` ``[N, d]`` to ``[N, (k + 1) (D + d)]``."""
-        parts = self._parts(h, x, adj)
+        return self._normalised(self._parts(h, x, adj))
+
+    def at(self, rows: Tensor, x: Tensor, adj: Adjacency) -> Callable[[Tensor], Tensor]:
+        """A function from ``h`` ``[N, D]`` to the output at ``rows`` ``[T]`` alone, for many calls on few rows.
+
+        The rows of ``A^0 ... A^k`` are kept as one dense ``[(k + 1) T, N]`` matrix; what comes of ``x`` is made once.
+        """
+        reach = self._rows_of_powers(rows, adj, x.dtype)
+        fixed = [power @ x for power in reach] if self.skip_channels else []
+        together = torch.cat(reach)
+
+        def read(h: Tensor) -> Tensor:
+            return self._normalised([*(together @ h).split(rows.numel()), *fixed])
+
+        return read
+
+    def _normalised(self, parts: list[Tensor]) -> Tensor:
         centres = self.centre.split([p.size(1) for p in parts])
         return torch.cat([F.normalize(p - c, dim=1) for p, c in zip(parts, centres, strict=True)], dim=1)
 
@@ -55,3 +74,14 @@ class Readout(nn.Module):
             for _ in range(self.hops):
                 parts.append(average.matmul(parts[-1]))
         return parts
+
+    def _rows_of_powers(self, rows: Tensor, adj: Adjacency, dtype: torch.dtype) -> list[Tensor]:
+        average = adj.mean(dtype)
+        rowptr, col, order = average.transpose
+        weight = average.values(dtype)[order]
+        columns = torch.zeros(adj.num_nodes, rows.numel(), dtype=dtype, device=rows.device)
+        columns[rows, torch.arange(rows.numel(), device=rows.device)] = 1.0
+        powers = [columns]
+        for _ in range(self.hops):
+            powers.append(csr_product(rowptr, col, weight, powers[-1]))
+        return [power.t().contiguous() for power in powers]

@@ -252,6 +252,8 @@ def test_readout_against_a_dense_reference() -> None:
     adj = graphfm.nn.Adjacency.from_edges(edges, 9)
     readout.calibrate(h, x, adj)
     torch.testing.assert_close(readout(h, x, adj), expected)
+    rows = torch.tensor([7, 0, 3])
+    torch.testing.assert_close(readout.at(rows, x, adj)(h), expected[rows])
 
 
 @pytest.mark.cuda

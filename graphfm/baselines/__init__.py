@@ -7,6 +7,7 @@ nodes of the graph are used, labels of ``split.train`` alone), and none chooses 
 from graphfm.baselines.base import Floor, GraphFeatures
 from graphfm.baselines.centroid import Centroid, MultiHopCentroid, SmoothedCentroid, SoftCentroid
 from graphfm.baselines.combined import RidgeAndCentroid
+from graphfm.baselines.linear import LinearGNNs
 from graphfm.baselines.propagation import LabelPropagation
 from graphfm.baselines.ridge import KernelRidge
 
@@ -16,6 +17,7 @@ __all__ = [
     "GraphFeatures",
     "KernelRidge",
     "LabelPropagation",
+    "LinearGNNs",
     "MultiHopCentroid",
     "RidgeAndCentroid",
     "SmoothedCentroid",
@@ -34,6 +36,7 @@ def floor() -> list[Floor]:
         LabelPropagation(),
         SmoothedCentroid(hops=4),
         SoftCentroid(),
+        LinearGNNs(),
         KernelRidge(),
         RidgeAndCentroid(),
     ]

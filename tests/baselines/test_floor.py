@@ -12,6 +12,7 @@ from graphfm.baselines import (
     GraphFeatures,
     KernelRidge,
     LabelPropagation,
+    LinearGNNs,
     MultiHopCentroid,
     RidgeAndCentroid,
     SmoothedCentroid,
@@ -27,7 +28,7 @@ def planted(seed: int = 0, nodes: int = 60, classes: int = 3) -> Data:
     """Classes that show in both features and edges, an isolated node, a self-loop, directed edges."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.randint(classes, (nodes,), generator=generator)
-    x = torch.rand(nodes, 10, generator=generator) + F.one_hot(y, 10)
+    x = 0.4 * torch.rand(nodes, 30, generator=generator) + F.one_hot(y, 30)
     pairs = torch.randint(nodes - 1, (2, 400), generator=generator)
     near = (y[pairs[0]] == y[pairs[1]]) | (torch.rand(400, generator=generator) < 0.2)
     return Data(x=x, y=y, edge_index=torch.cat([pairs[:, near], torch.tensor([[5], [5]])], 1))
@@ -129,6 +130,20 @@ def test_leave_one_out_is_done_by_leaving_one_out() -> None:
     best = min(errors, key=errors.get)
     dual = torch.linalg.solve(kernel + best * scale * torch.eye(12, dtype=torch.float64), target)
     torch.testing.assert_close(ridge_scores(kernel, target, torch.arange(12), False), kernel @ dual)
+
+
+def test_linear_gnns_are_the_least_squares_solutions() -> None:
+    data = planted()
+    split = graphfm.few_shot(data.y, shots=2, seed=0)
+    a = dense(data)
+    average = a / a.sum(1, keepdim=True).clamp(min=1)
+    x = data.x.double()
+    high = torch.eye(60, dtype=torch.float64) - average
+    target = F.one_hot(data.y[split.train], 3).double()
+    channels = (x, average @ x, average @ average @ x, high @ x, high @ high @ x)
+    expected = sum(h @ torch.linalg.pinv(h[split.train]) @ target for h in channels) / 5
+    found = LinearGNNs().scores(GraphFeatures(data), split).double()
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_soft_centroid_is_the_slow_formula() -> None:

@@ -10,9 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphfm.checkpoint import CheckpointError, build_module, describe_module, load_state, read_bundle, write_bundle
+from graphfm.checkpoint import (
+    CheckpointError,
+    build_module,
+    describe_module,
+    load_state,
+    read_bundle,
+    refusing,
+    write_bundle,
+    write_file,
+)
 from graphfm.coordinators import Coordinators
 from graphfm.data.features import Unifier
+from graphfm.device import as_device
+from graphfm.foreign import as_backbone, bare_backbone
 
 __all__ = ["Pretrained"]
 
@@ -40,19 +51,20 @@ class Pretrained:
             OSError: the folder cannot be written.
         """
         unifier, bases = self.unifier.state()
+        backbone = bare_backbone(self.backbone)
         settings: dict[str, Any] = {
-            "backbone": describe_module(self.backbone),
+            "backbone": describe_module(backbone),
             "unifier": unifier,
             "coordinators": None,
             "card": self.card,
         }
-        tensors = {f"backbone.{k}": v for k, v in self.backbone.state_dict().items()}
+        tensors = {f"backbone.{k}": v for k, v in backbone.state_dict().items()}
         tensors |= {f"unifier.{k}": v for k, v in bases.items()}
-        if self.coordinators is not None:
+        if self.coordinators is not None and self.coordinators.is_bound:
             settings["coordinators"] = describe_module(self.coordinators)
             tensors["coordinators.features"] = self.coordinators.features
         write_bundle(folder, "model", settings, tensors)
-        (Path(folder) / "README.md").write_text(model_card(settings))
+        write_file(Path(folder) / "README.md", model_card(settings).encode())
         return Path(folder)
 
     @classmethod
@@ -74,12 +86,8 @@ class Pretrained:
             CheckpointError: no checkpoint, or one that is damaged or foreign.
         """
         settings, tensors = read_bundle(folder, "model")
-        try:
-            return cls._from_bundle(settings, tensors, backbone, device)
-        except CheckpointError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{folder} is no graphfm model ({type(error).__name__}: {error}).") from error
+        with refusing(folder, "model"):
+            return cls._from_bundle(settings, tensors, backbone, as_device(device))
 
     @classmethod
     def _from_bundle(
@@ -87,7 +95,7 @@ class Pretrained:
         settings: dict[str, Any],
         tensors: dict[str, Tensor],
         backbone: nn.Module | None,
-        device: torch.device | str | None,
+        device: torch.device,
     ) -> Pretrained:
         from graphfm import backbones
 
@@ -95,54 +103,104 @@ class Pretrained:
             known = [getattr(backbones, name) for name in backbones.__all__]
             backbone = build_module(settings["backbone"], known, tensors, "backbone.")
         else:
+            backbone = bare_backbone(backbone)
             state = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
             load_state(backbone, state, type(backbone).__name__)
-        bases = {k.removeprefix("unifier."): v for k, v in tensors.items() if k.startswith("unifier.")}
-        unifier = Unifier.from_state(settings["unifier"], bases)
-        coordinators = _load_coordinators(settings["coordinators"], tensors)
+        backbone = as_backbone(backbone)
+        unifier = _load_unifier(settings["unifier"], tensors)
+        if unifier.dim != backbone.in_channels:
+            raise CheckpointError(
+                f"the unifier gives {unifier.dim} features, the backbone takes {backbone.in_channels}."
+            )
+        coordinators = _load_coordinators(settings["coordinators"], tensors, len(unifier.names), unifier.dim)
+        homeless = [k for k in tensors if k.split(".")[0] not in ("backbone", "unifier", "coordinators")]
+        if homeless or not isinstance(settings["card"], dict):
+            raise CheckpointError(f"the checkpoint holds tensors of nothing known: {homeless[:4]}, or no card.")
         if coordinators is not None:
             coordinators.to(device)
         return cls(backbone.to(device).eval(), unifier, coordinators, settings["card"])
 
 
-def _load_coordinators(described: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Coordinators | None:
-    if described is None:
+def _load_unifier(described: dict[str, Any], tensors: dict[str, Tensor]) -> Unifier:
+    bases = {k.removeprefix("unifier."): v for k, v in tensors.items() if k.startswith("unifier.")}
+    unifier = Unifier.from_state(described, bases)
+    used = {f"basis.{i}" for i, p in enumerate(unifier.projections) if p.basis is not None}
+    fits = used == bases.keys() and all(v.dim() == 2 and v.is_floating_point() for v in bases.values())
+    fits = fits and all(0 <= p.width and (p.basis is not None or p.width <= unifier.dim) for p in unifier.projections)
+    if not fits:
+        raise CheckpointError("the bases of the unifier do not fit its domains.")
+    return unifier
+
+
+def _load_coordinators(
+    described: dict[str, Any] | None, tensors: dict[str, Tensor], domains: int, dim: int
+) -> Coordinators | None:
+    features = tensors.get("coordinators.features")
+    if described is None and features is None:
         return None
+    if described is None or features is None or described["class"] != Coordinators.__name__:
+        raise CheckpointError("the coordinators and their features do not belong together.")
     coordinators = Coordinators(**described["arguments"])
-    features = tensors["coordinators.features"]
+    shape = (domains * coordinators.per_domain, dim)
+    if tuple(features.shape) != shape or features.dtype != torch.float32:
+        raise CheckpointError(f"the features of the coordinators are {list(features.shape)}, not {list(shape)} floats.")
     coordinators.features = nn.Parameter(features) if coordinators.kind == "learnable" else features
     return coordinators
 
 
 def model_card(settings: dict[str, Any]) -> str:
     """A readable page about a checkpoint, in Markdown."""
-    card = settings["card"]
-    sources = "\n".join(
-        f"| {s['name']} | {s['nodes']:,} | {s['edges']:,} | {s['features']:,} |" for s in card.get("sources", [])
-    )
-    facts = "\n".join(
-        f"- {key}: {value}" for key, value in card.items() if key not in ("sources", "history", "sampling")
-    )
-    sampling = "\n".join(f"- {key.replace('_', ' ')}: {value}" for key, value in card.get("sampling", {}).items())
+    card, backbone = settings["card"], settings["backbone"]
+    sources = card.get("sources", [])
     losses = card.get("history", {}).get("loss", [])
-    trend = f"loss {losses[0]:.4f} in the first epoch, {losses[-1]:.4f} in the last" if losses else "no losses kept"
-    return f"""# {settings["backbone"]["class"]} pretrained on {len(card.get("sources", []))} graphs
+    ends = f"The loss was {losses[0]:.4f} in epoch 1 and {losses[-1]:.4f} in epoch {len(losses)}." if losses else ""
+    name = backbone["class"].split(":")[-1].split(".")[-1]
+    arguments = ", ".join(f"{k}={v!r}" for k, v in (backbone["arguments"] or {}).items())
+    own = "" if backbone["arguments"] is not None and ":" not in backbone["class"] else ", backbone=YourBackbone(...)"
+    return f"""# {name} pretrained on {len(sources)} graph{"s" * (len(sources) != 1)}
 
-Backbone: `{settings["backbone"]["class"]}`, arguments `{settings["backbone"]["arguments"]}`.
+```python
+import graphfm
+
+model = graphfm.Pretrained.load("this folder"{own})
+fitted = graphfm.adapt(model, data, graphfm.few_shot(data.y, shots=5, seed=0), seed=0)
+```
+
+Backbone `{backbone["class"]}({arguments})`,
+objective `{card.get("objective")}`,
+coordinators `{card.get("coordinators")}`.
+Labels of the sources were not used. {ends}
+
+## Sources
 
 | source | nodes | edges | features |
-|---|---|---|---|
-{sources}
+|---|---:|---:|---:|
+{_rows(sources)}
 
-Labels of the sources were not used.
+## Sampling
 
-{facts}
+{_bullets(card.get("sampling", {}))}
 
-Sampling:
+## Settings
 
-{sampling}
+{_bullets(card.get("settings", {}))}
 
-Training: {trend}.
+## Run
 
-Load it with `graphfm.Pretrained.load(folder)`. `model.json` holds all of this for programs.
+{_bullets({k: card[k] for k in ("seconds", "device") if k in card} | card.get("versions", {}))}
+
+`model.json` holds all of this for programs; the weights lie beside it as safetensors.
 """
+
+
+def _rows(sources: list[dict[str, Any]]) -> str:
+    lines = []
+    for source in sources:
+        name, features = str(source["name"]).replace("|", "/"), source["features"]
+        width = f"{features:,}" if features else "from the structure"
+        lines.append(f"| {name} | {source['nodes']:,} | {source['edges']:,} | {width} |")
+    return "\n".join(lines)
+
+
+def _bullets(facts: dict[str, Any]) -> str:
+    return "\n".join(f"- {k.replace('_', ' ')}: {f'{v:.4g}' if type(v) is float else v}" for k, v in facts.items())

@@ -1,0 +1,45 @@
+"""What tells one run from another: the data that goes in and the options of its modules."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch_geometric.data import Data
+
+__all__ = ["fingerprint", "options"]
+
+
+def fingerprint(graphs: Sequence[Data]) -> str:
+    """A hash of features, edges and weights; of nothing else, labels least of all."""
+    found = hashlib.sha256()
+    for graph in graphs:
+        for part in (graph.x, graph.edge_index, graph.get("edge_weight")):
+            found.update(b"-" if part is None else str((tuple(part.shape), str(part.dtype))).encode())
+            if part is not None:
+                dense = part if part.layout == torch.strided else part.to_dense()
+                found.update(dense.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def options(module: nn.Module) -> dict[str, Any]:
+    """The class and the plain attributes of a module and its parts: what tells two settings of it apart."""
+    found: dict[str, Any] = {}
+    for name, part in module.named_modules():
+        plain = {
+            k: v if v is None or isinstance(v, bool | int | float | str) else repr(v)
+            for k, v in vars(part).items()
+            if k != "training" and k[0] != "_" and (_is_plain(v) or dataclasses.is_dataclass(v))
+        }
+        found[name or "."] = {"class": type(part).__name__, **plain}
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(v) for v in value)
+    return value is None or isinstance(value, bool | int | float | str)

@@ -1,0 +1,138 @@
+"""What pretraining looks at: subgraphs drawn by random walks, put into batches that hold several domains."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from graphfm.data.subgraphs import Subgraphs, induced_subgraphs, random_walks
+from graphfm.joined import JoinedGraph
+
+__all__ = ["draw_samples", "epoch_batches", "sampling_facts"]
+
+_log = logging.getLogger(__name__)
+_SMALLEST = 5  # nodes; GCOPE drops smaller subgraphs, in which there is little to tell two views apart by
+_ROUNDS = 3  # of drawing more samples from graphs that have too few
+
+
+def draw_samples(
+    joined: JoinedGraph, *, share: float, length: int, hop: float, batch_size: int, seed: int
+) -> tuple[Subgraphs, Tensor]:
+    """Subgraphs induced by random walks, and the domain ``[S]`` in which each walk began.
+
+    Walks start at a random ``share`` of all nodes. Where one graph is so much larger than the others that they could
+    not send one sample into every batch, more walks start in the others until they can, so at most one sample in
+    ``batch_size`` is added.
+
+    Args:
+        joined: the sources.
+        share: of the nodes, in (0, 1].
+        length: steps a walk.
+        hop: probability that a walk on a coordinator goes on to another coordinator.
+        batch_size: samples a batch.
+        seed: of the draw.
+
+    Raises:
+        ValueError: fewer than two walks that cover 5 nodes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    domain = joined.domain[: joined.num_ordinary]
+    count = max(2, round(share * joined.num_ordinary))
+    start = torch.randperm(joined.num_ordinary, generator=generator)[:count]
+    walks = _big_walks(joined, start, length, hop, generator)
+    for _ in range(_ROUNDS):
+        more = _starts_for_minor(domain, domain[walks[:, 0]], batch_size, len(joined.names), generator)
+        if not more.numel():
+            break
+        walks = torch.cat([walks, _big_walks(joined, more, length, hop, generator)])
+    if walks.size(0) < 2:
+        raise ValueError(
+            f"graphs: only {walks.size(0)} of {count} walks cover {_SMALLEST} nodes; at least 2 are needed. "
+            "Use more or larger graphs, a larger start_share or longer walks, or join the graphs by coordinators."
+        )
+    home = domain[walks[:, 0]]
+    absent = torch.bincount(home, minlength=len(joined.names)) == 0
+    if bool(absent.any()):
+        names = [joined.names[i] for i in torch.nonzero(absent).flatten().tolist()]
+        _log.warning("no walk that began in %s covers %d nodes: nothing is learned from there", names, _SMALLEST)
+    return induced_subgraphs(joined.adj, walks), home
+
+
+def _big_walks(joined: JoinedGraph, start: Tensor, length: int, hop: float, generator: torch.Generator) -> Tensor:
+    hubs = joined.num_ordinary if joined.coordinators is not None else None
+    walks = random_walks(joined.adj, start, length, generator, hubs_from=hubs, hop=hop)
+    ordered = walks.sort(dim=1).values
+    size = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(1)
+    return walks[size >= _SMALLEST]
+
+
+def _starts_for_minor(
+    domain: Tensor, home: Tensor, batch_size: int, domains: int, generator: torch.Generator
+) -> Tensor:
+    """Further starts outside the largest domain, as many as the others lack for one sample in every batch."""
+    count = torch.bincount(home, minlength=domains)
+    largest = int(count.argmax())
+    others = home.numel() - int(count[largest])
+    # With m samples of the largest domain and o others there are (m + o) / batch_size batches; o is to reach that.
+    lack = -(-int(count[largest]) // (batch_size - 1)) - others
+    candidates = torch.nonzero(domain != largest).flatten()
+    if lack <= 0 or not candidates.numel():
+        return candidates[:0]
+    return candidates[torch.randint(candidates.numel(), (lack,), generator=generator)]
+
+
+def epoch_batches(domain: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """Batches of one epoch, each domain spread evenly over all of them.
+
+    The samples of a domain, in random order, are laid out at equal distances over the epoch: a domain with as many
+    samples as there are batches sends one into each.
+
+    Args:
+        domain: ``[S]`` domain of each sample.
+        batch_size: samples a batch; the batches are of nearly equal size, and of at least 2.
+        seed: of the run.
+        epoch: which epoch; the order depends on nothing else, so a resumed run draws the same.
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) & 0x7FFF_FFFF_FFFF_FFFF)
+    order = torch.randperm(domain.numel(), generator=generator)
+    order = order[torch.argsort(domain[order], stable=True)]
+    count = torch.bincount(domain)
+    rank = torch.arange(order.numel()) - (torch.cumsum(count, 0) - count)[domain[order]]
+    luck = torch.rand(count.numel(), generator=generator, dtype=torch.float64)
+    position = (rank + luck[domain[order]]) / count[domain[order]]
+    order = order[torch.argsort(position, stable=True)]
+    parts = max(1, min(-(-order.numel() // batch_size), order.numel() // 2))
+    return list(order.tensor_split(parts))
+
+
+def sampling_facts(samples: Subgraphs, joined: JoinedGraph, batches: list[Tensor], hops: int) -> dict[str, float]:
+    """What the samples hold of several domains: shares in [0, 1], sizes as means a sample.
+
+    ``nodes_reached_across_domains`` is the share of ordinary nodes within ``hops`` steps, inside their sample, of a
+    node or coordinator of another domain.
+    """
+    count, domains = len(samples), len(joined.names)
+    owner = torch.repeat_interleave(torch.arange(count), samples.ptr.diff())
+    domain = joined.domain[samples.node]
+    present = torch.zeros(count, domains, dtype=torch.bool)
+    present[owner, domain] = True
+    ordinary = samples.node < joined.num_ordinary
+    edge_owner = torch.repeat_interleave(torch.arange(count), samples.edge_ptr.diff())
+    source, target = samples.edge_index + samples.ptr[edge_owner]
+    seen = torch.zeros(samples.node.numel(), domains)
+    seen[torch.arange(samples.node.numel()), domain] = 1.0
+    for _ in range(hops):
+        seen = seen.index_add(0, target, seen[source]).clamp_(max=1.0)
+    reached = (seen.sum(1) > 1) & ordinary
+    several = torch.tensor([int(present[b].any(0).sum()) > 1 for b in batches]).float().mean()
+    return {
+        "samples": count,
+        "nodes_a_sample": samples.node.numel() / count,
+        "edges_a_sample": samples.edge.numel() / count,
+        "coordinators_a_sample": float((~ordinary).sum()) / count,
+        "batches_of_several_domains": float(several),
+        "samples_that_span_domains": float((present.sum(1) > 1).float().mean()),
+        "nodes_reached_across_domains": float(reached.sum()) / max(float(ordinary.sum()), 1.0),
+    }

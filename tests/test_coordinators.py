@@ -129,7 +129,7 @@ def test_the_graphs_are_left_as_they_were():
     Coordinators(2, between="similarity")(graphs)
     for a, b in zip(graphs, before, strict=True):
         assert a.keys() == b.keys()
-        for key in a.keys():  # noqa: SIM118 - iterating Data yields pairs
+        for key in a.keys():
             assert (a[key] == b[key]) if isinstance(a[key], int) else torch.equal(a[key], b[key])
 
 

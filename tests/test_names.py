@@ -22,7 +22,7 @@ def test_a_class_of_ones_own_is_found(monkeypatch):
     assert names.find("backbones", "my_layers:Mine") is module.Mine
     with pytest.raises(ValueError, match="module my_layers has no Yours"):
         names.find("backbones", "my_layers:Yours")
-    with pytest.raises(ImportError, match="not_there:Mine: .*write it as module:Name"):
+    with pytest.raises(ImportError, match=r"not_there:Mine: .*write it as module:Name"):
         names.find("backbones", "not_there:Mine")
 
 
@@ -89,5 +89,5 @@ def test_a_missing_gpu_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert as_device("cuda:0") == torch.device("cuda", 0)
-    with pytest.raises(ValueError, match="'cuda:3', but torch .* sees 1 CUDA device"):
+    with pytest.raises(ValueError, match=r"'cuda:3', but torch .* sees 1 CUDA device"):
         as_device("cuda:3")

@@ -86,8 +86,8 @@ def _starts_for_minor(
 def epoch_batches(domain: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     """Batches of one epoch, each domain spread evenly over all of them.
 
-    The samples of a domain, in random order, are laid out at equal distances over the epoch: a domain with as many
-    samples as there are batches sends one into each.
+    The samples of a domain, in random order, are laid out at equal distances over the epoch, and so are those of all
+    domains but the largest taken together: if they are as many as there are batches, one of them is in each.
 
     Args:
         domain: ``[S]`` domain of each sample.
@@ -102,6 +102,11 @@ def epoch_batches(domain: Tensor, batch_size: int, seed: int, epoch: int) -> lis
     rank = torch.arange(order.numel()) - (torch.cumsum(count, 0) - count)[domain[order]]
     luck = torch.rand(count.numel(), generator=generator, dtype=torch.float64)
     position = (rank + luck[domain[order]]) / count[domain[order]]
+    by_position = torch.argsort(position, stable=True)
+    order, position = order[by_position], position[by_position]
+    # Several small domains must not crowd into the same batches: together they keep equal distances as well.
+    minor = torch.nonzero(domain[order] != count.argmax()).flatten()
+    position[minor] = (torch.arange(minor.numel()) + luck[0]) / max(minor.numel(), 1)
     order = order[torch.argsort(position, stable=True)]
     parts = max(1, min(-(-order.numel() // batch_size), order.numel() // 2))
     return list(order.tensor_split(parts))

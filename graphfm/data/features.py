@@ -42,7 +42,7 @@ def structural_features(data: Data) -> Tensor:
     return torch.cat(levels, dim=1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # tensors have no single answer to ==
 class Projection:
     """How one domain enters: ``x -> scale * x @ basis``, padded with zeros to ``dim``.
 
@@ -185,7 +185,7 @@ def leading_directions(x: Tensor, k: int) -> Tensor:
     vectors = vectors[values > cutoff]
     top = np.abs(vectors).argmax(1)
     sign = np.sign(vectors[np.arange(len(vectors)), top])
-    return torch.from_numpy(np.ascontiguousarray((vectors * sign[:, None]).T)).to(dense.dtype)
+    return torch.from_numpy(np.ascontiguousarray((vectors * sign[:, None]).T))
 
 
 def _krylov_svd(array: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -166,7 +166,7 @@ def _prepare(
         bind(network.in_channels, network.out_channels)
     elif not settings["warm_start"]:
         redraw(objective.cpu(), "objective")
-    inputs = fingerprint(graphs) if is_kept else ""
+    inputs = {"unifier": [unifier.dim, unifier.rescale], "graphs": fingerprint(graphs) if is_kept else ""}
     return TrainingRun(joined, samples, home, network, objective, device, settings, inputs)
 
 

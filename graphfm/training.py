@@ -47,7 +47,7 @@ class TrainingRun:
         objective: bound to the backbone, to be trained in place.
         device: where.
         settings: ``seed``, ``batch_size``, ``lr``, ``weight_decay``; the others only tell one run from another.
-        inputs: fingerprint of the graphs.
+        inputs: what tells the graphs and their unifier from others.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TrainingRun:
         objective: nn.Module,
         device: torch.device,
         settings: dict[str, Any],
-        inputs: str,
+        inputs: dict[str, Any],
     ) -> None:
         self.samples, self.home, self.settings, self.device, self.inputs = samples, home, settings, device, inputs
         self.joined, self.coordinators = joined, joined.coordinators
@@ -286,14 +286,17 @@ class TrainingRun:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a state to be of this run; more epochs are welcome."""
         settings = {k: v for k, v in self.settings.items() if k != "epochs"}
-        return settings | {
-            "backbone": options(bare_backbone(self.backbone)),
-            "objective": options(self.objective),
-            "coordinators": None if self.coordinators is None else repr(self.coordinators),
-            "sources": self.joined.names,
-            "graphs": self.inputs,
-            "device": self.device.type,
-        }
+        return (
+            settings
+            | self.inputs
+            | {
+                "backbone": options(bare_backbone(self.backbone)),
+                "objective": options(self.objective),
+                "coordinators": None if self.coordinators is None else repr(self.coordinators),
+                "sources": self.joined.names,
+                "device": self.device.type,
+            }
+        )
 
 
 def _alike(mine: Tensor, other: Tensor) -> bool:

@@ -6,7 +6,6 @@ from torch_geometric.data import Data
 
 from graphfm.data.checks import check_graph, check_labels
 
-
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 3]])
 
 
@@ -49,7 +48,7 @@ def test_bad_graphs(case):
 
 @pytest.mark.parametrize("thing", [None, torch.ones(3), {"x": 1}], ids=["None", "tensor", "dict"])
 def test_what_is_no_graph(thing):
-    with pytest.raises(TypeError, match="g must be a torch_geometric.data.Data, got"):
+    with pytest.raises(TypeError, match=r"g must be a torch_geometric\.data\.Data, got"):
         check_graph(thing, "g")
 
 

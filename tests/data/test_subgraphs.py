@@ -1,5 +1,7 @@
 """Walks, induced graphs and ego nets against PyG in a loop."""
 
+import itertools
+
 import pytest
 import torch
 from contracts import adjacency, graphs, hard
@@ -183,7 +185,7 @@ def test_every_step_of_a_walk_is_an_edge():
     assert stuck
     assert torch.equal(walks[:, 0], start)
     for walk in walks.tolist():
-        for at, to in zip(walk, walk[1:], strict=False):
+        for at, to in itertools.pairwise(walk):
             assert (to, at) in edges if at not in stuck else to == at
     assert torch.equal(walks, random_walks(adj, start, 12, generator()))
     assert not torch.equal(walks, random_walks(adj, start, 12, generator(1)))

@@ -144,6 +144,8 @@ def _cells(
         "sources": [s["name"] for s in pretrained.card.get("sources", [])],
         "checkpoint": fingerprint(pretrained),
         "backbone": type(pretrained.backbone).__name__,
+        "objective": pretrained.card.get("objective"),
+        "coordinators": pretrained.card.get("coordinators"),
         "pretrain_seed": pretrained.card.get("settings", {}).get("seed"),
     }
     if baselines and protocol == "honest":

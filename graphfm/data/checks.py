@@ -27,6 +27,10 @@ def check_graph(data: Data, name: str = "data", *, features: bool = True) -> Dat
             f"{name} must be a torch_geometric.data.Data, got {type(data).__name__}; "
             "graphfm.data.from_networkx, from_dgl and load(path) make one."
         )
+    for key in ("x", "edge_index", "edge_weight"):
+        value = data.get(key)
+        if value is not None and not isinstance(value, Tensor):
+            raise ValueError(f"{name}.{key} must be a torch tensor, got {type(value).__name__}; use torch.as_tensor.")
     nodes = int(data.num_nodes or 0)
     if nodes == 0:
         raise ValueError(f"{name} is empty: it has no nodes.")
@@ -88,6 +92,8 @@ def check_labels(y: Tensor | None, name: str = "data.y") -> Tensor:
     """
     if y is None:
         raise ValueError(f"{name} is missing; few-shot transfer needs class labels (-1 where unknown).")
+    if not isinstance(y, Tensor):
+        raise ValueError(f"{name} must be a torch tensor, got {type(y).__name__}; use torch.as_tensor.")
     if y.dim() == 2 and y.size(1) == 1:
         y = y.squeeze(1)
     if y.dim() != 1:

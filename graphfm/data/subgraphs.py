@@ -149,11 +149,12 @@ def _induce(adj: Adjacency, node: Tensor, size: Tensor) -> Subgraphs:
     ptr = torch.cat([zero, torch.cumsum(size, 0)])
     pair_ptr = torch.cat([zero, torch.cumsum(size * size, 0)])
     keys = adj.row * adj.num_nodes + adj.col
+    has_repeats = bool((keys[1:] == keys[:-1]).any())
     parts = []
     cuts = torch.searchsorted(pair_ptr, torch.arange(0, int(pair_ptr[-1]) + _CHUNK, _CHUNK))
     bounds = cuts.clamp_(max=size.numel()).unique().tolist()
     for low, high in itertools.pairwise(bounds):
-        parts.append(_lookup(keys, adj, node, ptr, size, low, high))
+        parts.append(_lookup(keys, has_repeats, adj.num_nodes, node, ptr, size, low, high))
     if not parts:
         empty = torch.empty(0, dtype=torch.long)
         return Subgraphs(node, ptr, torch.empty(2, 0, dtype=torch.long), empty, torch.zeros_like(ptr))
@@ -163,7 +164,7 @@ def _induce(adj: Adjacency, node: Tensor, size: Tensor) -> Subgraphs:
 
 
 def _lookup(
-    keys: Tensor, adj: Adjacency, node: Tensor, ptr: Tensor, size: Tensor, low: int, high: int
+    keys: Tensor, has_repeats: bool, num_nodes: int, node: Tensor, ptr: Tensor, size: Tensor, low: int, high: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     sizes = size[low:high]
     owner = torch.repeat_interleave(torch.arange(low, high), sizes * sizes)
@@ -172,11 +173,11 @@ def _lookup(
     target = torch.div(pair, size[owner], rounding_mode="floor")
     source = pair - target * size[owner]
     first = ptr[owner]
-    query = node[first + target] * adj.num_nodes + node[first + source]
+    query = node[first + target] * num_nodes + node[first + source]
     place = torch.searchsorted(keys, query).clamp_(max=max(keys.numel() - 1, 0))
     hit = torch.nonzero(keys[place] == query).flatten() if keys.numel() else query.new_zeros(0)
     place = place[hit]
-    if bool((keys[1:] == keys[:-1]).any()):  # multi-edges lie side by side: take them all
+    if has_repeats:  # multi-edges lie side by side: take them all
         copies = torch.searchsorted(keys, query[hit], right=True) - place
         hit = torch.repeat_interleave(hit, copies)
         nth = torch.arange(hit.numel()) - torch.repeat_interleave(torch.cumsum(copies, 0) - copies, copies)

@@ -1,5 +1,6 @@
 """Every complaint about a graph or its labels names the argument and what came."""
 
+import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -35,6 +36,8 @@ BAD = {
     "weights in a column": (graph(edge_weight=torch.ones(3, 1)), r"g\.edge_weight must have shape.*\[3, 1\]"),
     "NaN weights": (graph(edge_weight=torch.tensor([1.0, float("nan"), 1.0])), r"g\.edge_weight holds NaN"),
     "labels": (graph(y=torch.zeros(3).long()), r"g\.y has 3 entries, g has 4 nodes"),
+    "numpy features": (graph(x=np.ones((4, 3))), r"g\.x must be a torch tensor, got ndarray; use torch\.as_tensor"),
+    "listed edges": (graph(edge_index=[[0], [1]], num_nodes=4), r"g\.edge_index must be a torch tensor, got list"),
     "empty": (Data(x=torch.empty(0, 3), edge_index=torch.empty(2, 0).long()), "g is empty"),
 }
 
@@ -73,6 +76,7 @@ def test_good_graphs_come_back_as_they_are(data):
     ("y", "message"),
     [
         (None, "y is missing.*-1 where unknown"),
+        ([0, 1], "y must be a torch tensor, got list"),
         (torch.zeros(2, 3), r"y must have shape \[nodes\], got \[2, 3\]"),
         (torch.tensor([0.5, 1.0]), "y must hold class numbers"),
         (torch.tensor([0.0, float("inf")]), "y must hold class numbers"),
@@ -80,7 +84,7 @@ def test_good_graphs_come_back_as_they_are(data):
         (torch.tensor([-1, -1, 0]), r"y holds 1 class\(es\)"),
         (torch.tensor([-1, -1]), r"y holds 0 class\(es\)"),
     ],
-    ids=["none", "matrix", "fractions", "infinity", "one class", "one known class", "nothing known"],
+    ids=["none", "list", "matrix", "fractions", "infinity", "one class", "one known class", "nothing known"],
 )
 def test_bad_labels(y, message):
     with pytest.raises(ValueError, match=message):

@@ -77,7 +77,7 @@ def _check_edges(data: Data, name: str, nodes: int) -> None:
     weight = data.get("edge_weight")
     if weight is not None:
         if weight.dim() != 1:
-            raise ValueError(f"{name}.edge_weight must have shape [edges], got {list(weight.shape)}.")
+            raise ValueError(f"{name}: 'edge_weight' must hold real numbers [edges], got shape {list(weight.shape)}.")
         if weight.size(0) != edges.size(1):
             raise ValueError(f"{name}.edge_weight has {weight.size(0)} entries for {edges.size(1)} edges.")
         if not bool(torch.isfinite(weight).all()):

@@ -242,7 +242,7 @@ def _read_json(folder: Path, stem: str) -> dict[str, Any]:
 
 def _check_content(content: dict[str, Any], path: Path, stem: str) -> None:
     weights = content["weights"]
-    if not isinstance(content["settings"], dict) or type(weights["bytes"]) is not int:
+    if not isinstance(content["settings"], dict) or [type(weights["bytes"]), type(content["format"])] != [int, int]:
         raise CheckpointError(f"{path} is no graphfm checkpoint: its parts have other types.")
     if not re.fullmatch(rf"{stem}-[0-9a-f]{{16}}\.safetensors", weights["file"]):
         raise CheckpointError(f"{path} names the weights {weights['file'][:80]!r}, which lie outside this checkpoint.")

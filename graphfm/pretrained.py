@@ -126,7 +126,7 @@ def _load_unifier(described: dict[str, Any], tensors: dict[str, Tensor]) -> Unif
     unifier = Unifier.from_state(described, bases)
     used = {f"basis.{i}" for i, p in enumerate(unifier.projections) if p.basis is not None}
     fits = used == bases.keys() and all(v.dim() == 2 and v.is_floating_point() for v in bases.values())
-    fits = fits and all(0 <= p.width and (p.basis is not None or p.width <= unifier.dim) for p in unifier.projections)
+    fits = fits and all(1 <= p.width and (p.basis is not None or p.width <= unifier.dim) for p in unifier.projections)
     if not fits:
         raise CheckpointError("the bases of the unifier do not fit its domains.")
     return unifier

@@ -6,11 +6,13 @@ import logging
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
+from graphfm.coordinators import vote_weights
 from graphfm.data.subgraphs import Subgraphs, induced_subgraphs, random_walks
 from graphfm.joined import JoinedGraph
 
-__all__ = ["draw_samples", "epoch_batches", "sampling_facts"]
+__all__ = ["draw_samples", "epoch_batches", "make_batch", "sampling_facts"]
 
 _log = logging.getLogger(__name__)
 _SMALLEST = 5  # nodes; GCOPE drops smaller subgraphs, in which there is little to tell two views apart by
@@ -110,6 +112,36 @@ def epoch_batches(domain: Tensor, batch_size: int, seed: int, epoch: int) -> lis
     order = order[torch.argsort(position, stable=True)]
     parts = max(1, min(-(-order.numel() // batch_size), order.numel() // 2))
     return list(order.tensor_split(parts))
+
+
+def make_batch(joined: JoinedGraph, samples: Subgraphs, index: Tensor, x: Tensor) -> Data:
+    """The samples ``index`` as one batch for an objective, on the device of ``x``.
+
+    Args:
+        joined: the sources, with the coordinators that are being trained.
+        samples: cut from ``joined``.
+        index: ``[B]`` which samples.
+        x: ``[N + D c, d]`` the features of ``joined``, where the batch is to be.
+
+    Returns:
+        ``Data`` with ``x`` (differentiable in the coordinators), ``edge_index``, ``edge_weight`` (``None`` where all
+        count alike), ``batch``, ``ptr``, ``num_graphs``, ``is_coordinator``.
+    """
+    batch = samples.take(index)
+    node, weight, coordinators = batch.node, joined.adj.weight, joined.coordinators
+    batch.is_coordinator = node >= joined.num_ordinary
+    batch.edge_weight = None if weight is None else weight[batch.edge]
+    hubs = torch.nonzero(batch.is_coordinator).flatten()
+    if hubs.numel():
+        batch.edge_weight = vote_weights(batch.edge_index, batch.is_coordinator, batch.edge_weight)
+    if x.is_cuda:
+        batch = batch.pin_memory().to(x.device, non_blocking=True)
+    batch.x = x.index_select(0, batch.node)
+    if hubs.numel() and coordinators is not None and coordinators.features is not None:
+        which = (node[hubs] - joined.num_ordinary).to(x.device, non_blocking=True)
+        features = coordinators.features.index_select(0, which)
+        batch.x = batch.x.index_copy(0, hubs.to(x.device, non_blocking=True), features)
+    return batch
 
 
 def sampling_facts(samples: Subgraphs, joined: JoinedGraph, batches: list[Tensor], hops: int) -> dict[str, float]:

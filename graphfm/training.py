@@ -13,15 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Data
 
 from graphfm.checkpoint import CheckpointError, read_bundle, refusing, write_bundle
-from graphfm.coordinators import vote_weights
 from graphfm.data.subgraphs import Subgraphs
 from graphfm.fingerprint import options
 from graphfm.foreign import bare_backbone
 from graphfm.joined import JoinedGraph
-from graphfm.sampling import epoch_batches
+from graphfm.sampling import epoch_batches, make_batch
 
 __all__ = ["PretrainingStopped", "TrainingRun"]
 
@@ -91,7 +89,7 @@ class TrainingRun:
         Raises:
             PretrainingStopped: a loss or weights that cannot be gone on with; ``stop`` was set.
         """
-        batches = epoch_batches(self.home, self.settings["batch_size"], self.settings["seed"], self.epoch)
+        batches = self._batches()
         if self.step == 0:
             self.parts = torch.zeros(len(batches), device=self.device)
         for step in range(self.step, len(batches)):
@@ -106,33 +104,18 @@ class TrainingRun:
         _log.info("epoch %d: loss %.4f", self.epoch, mean)
         return mean
 
+    def _batches(self) -> list[Tensor]:
+        return epoch_batches(self.home, self.settings["batch_size"], self.settings["seed"], self.epoch)
+
     def _one_step(self, step: int, batches: list[Tensor]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.objective(self.backbone, self._batch(batches[step])).sum()
+        loss = self.objective(self.backbone, make_batch(self.joined, self.samples, batches[step], self.x)).sum()
         self.parts[step] = loss.detach()
         # A GPU is not asked for every loss: that would stall it. Its losses are looked at once an epoch.
         if self.device.type == "cpu" and not self._is_sane(float(loss.detach()), float(self.parts[0])):
             self._stop_at(step, batches, weights_are_good=True)
         loss.backward()
         self.optimizer.step()
-
-    def _batch(self, index: Tensor) -> Data:
-        batch = self.samples.take(index)
-        node = batch.node
-        batch.is_coordinator = node >= self.joined.num_ordinary
-        weight = self.joined.adj.weight
-        batch.edge_weight = None if weight is None else weight[batch.edge]
-        hubs = torch.nonzero(batch.is_coordinator).flatten()
-        if hubs.numel():
-            batch.edge_weight = vote_weights(batch.edge_index, batch.is_coordinator, batch.edge_weight)
-        if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
-        batch.x = self.x.index_select(0, batch.node)
-        if hubs.numel() and self.coordinators is not None and self.coordinators.features is not None:
-            which = (node[hubs] - self.joined.num_ordinary).to(self.device, non_blocking=True)
-            features = self.coordinators.features.index_select(0, which)
-            batch.x = batch.x.index_copy(0, hubs.to(self.device, non_blocking=True), features)
-        return batch
 
     def _is_sane(self, loss: float, first: float) -> bool:
         """Finite, and within 1e6 times the first epoch's loss (in that epoch: its first batch's), or 1e6 if larger."""
@@ -146,34 +129,40 @@ class TrainingRun:
             if not self._is_sane(loss, parts[0]):
                 self._stop_at(step, batches, weights_are_good=False)
         if not self._weights_are_finite():
-            self._stop("the weights are no longer finite after", self.step - 1, batches, self._domains(batches[-1]))
+            self._stop(
+                "the weights are no longer finite after",
+                self.step - 1,
+                batches,
+                torch.unique(self.home[batches[self.step - 1]]).tolist(),
+            )
 
     def _weights_are_finite(self) -> bool:
         floats = [v for v in self.modules.state_dict().values() if v.is_floating_point()]
         return bool(torch.stack([torch.isfinite(v).all() for v in floats]).all())
 
     def _stop_at(self, step: int, batches: list[Tensor], *, weights_are_good: bool) -> None:
-        domains = self._domains(batches[step])
+        domains = torch.unique(self.home[batches[step]]).tolist()
         if weights_are_good:
             guilty = [d for d in domains if not self._alone_is_sane(batches[step], d)]
             domains = guilty or domains
         self._stop(f"the loss is {float(self.parts[step]):.4g} in", step, batches, domains)
 
-    def _domains(self, batch: Tensor) -> list[int]:
-        return torch.unique(self.home[batch]).tolist()
-
     @torch.no_grad()
     def _alone_is_sane(self, batch: Tensor, domain: int) -> bool:
-        index = batch[self.home[batch] == domain]
-        loss = float(self.objective(self.backbone, self._batch(index)).sum())
-        return self._is_sane(loss, float(self.parts[0]))
+        try:
+            loss = self.objective(
+                self.backbone, make_batch(self.joined, self.samples, batch[self.home[batch] == domain], self.x)
+            ).sum()
+        except Exception:  # part of a batch may be more than an objective bargained for
+            return True
+        return self._is_sane(float(loss), float(self.parts[0]))
 
     def _stop(self, what: str, step: int, batches: list[Tensor], domains: list[int]) -> None:
+        names = ", ".join(self.joined.names[d] for d in domains)
         kept = f"the last good checkpoint is {self.last_good}" if self.last_good else "no checkpoint was written"
-        plural = "domain" if len(domains) == 1 else "domains"
         raise PretrainingStopped(
             f"{what} epoch {self.epoch + 1}, batch {step + 1} of {len(batches)} "
-            f"({plural}: {', '.join(self.joined.names[d] for d in domains)}); {kept}. "
+            f"({'domain' if len(domains) == 1 else 'domains'}: {names}); {kept}. "
             f"Lower lr ({self.settings['lr']}) or look at the features there."
         )
 
@@ -185,8 +174,7 @@ class TrainingRun:
         """
         if checkpoint is None:
             raise PretrainingStopped("stopped by SIGTERM; no checkpoint folder was given, so nothing was kept.")
-        batches = epoch_batches(self.home, self.settings["batch_size"], self.settings["seed"], self.epoch)
-        self._check_all(batches)
+        self._check_all(self._batches())
         self.save(checkpoint)
         place = f"after batch {self.step} of epoch {self.epoch + 1}" if self.step else f"after epoch {self.epoch}"
         raise PretrainingStopped(f"stopped by SIGTERM {place}; go on from {checkpoint} with resume=True.")
@@ -241,12 +229,12 @@ class TrainingRun:
 
     def _place_from(self, settings: dict[str, Any]) -> None:
         epoch, step, losses = settings["epoch"], settings["step"], [float(v) for v in settings["losses"]]
-        batches = len(epoch_batches(self.home, self.settings["batch_size"], self.settings["seed"], 0))
+        batches = len(self._batches())
         if type(epoch) is not int or type(step) is not int or len(losses) != epoch or not 0 <= step <= batches:
             raise ValueError(f"epoch {epoch!r}, step {step!r} of {batches} and {len(losses)} losses do not fit")
         if epoch > self.settings["epochs"]:
             raise CheckpointError(
-                f"the training state has {epoch} epochs behind it, epochs is {self.settings['epochs']}; give more."
+                f"the state has {epoch} epochs behind it, epochs is {self.settings['epochs']}; give more."
             )
         self.epoch, self.step, self.losses, self.spent = epoch, step, losses, float(settings["seconds"])
 
@@ -261,7 +249,7 @@ class TrainingRun:
                 if f"optimizer.{place}.step" in tensors:  # a parameter that gets no gradient has no moments
                     expected |= {f"optimizer.{place}.{k}": weight for k in _MOMENTS[1:]}
                     expected[f"optimizer.{place}.step"] = torch.zeros(())
-            expected["parts"] = torch.zeros(len(epoch_batches(self.home, self.settings["batch_size"], 0, 0)))
+            expected["parts"] = torch.zeros(len(self._batches()))
         else:
             expected["parts"] = torch.zeros(0)
         wrong = [k for k in expected if k not in tensors or not _alike(expected[k], tensors[k])]

@@ -194,7 +194,7 @@ def test_a_state_over_other_graphs_is_refused(sources, tmp_path):
     train(sources, epochs=1, checkpoint=tmp_path)
     other = [g.clone() for g in sources]
     other[1].x = other[1].x + 1e-3
-    with pytest.raises(CheckpointError, match="another run .*graphs"):
+    with pytest.raises(CheckpointError, match=r"another run .*graphs"):
         train(other, checkpoint=tmp_path, resume=True)
 
 
@@ -283,7 +283,7 @@ def test_a_full_disk_leaves_the_state_before(sources, tmp_path, monkeypatch, cal
         if call == "fsync" and nth == 2:  # the folder's own flush, which not every file system has
             train(sources, objective=plain, checkpoint=tmp_path, resume=True)
             return
-        with pytest.raises(OSError, match="No space left on device.*still whole; make room") as caught:
+        with pytest.raises(OSError, match=r"No space left on device.*still whole; make room") as caught:
             train(sources, objective=plain, checkpoint=tmp_path, resume=True)
     assert caught.value.errno == errno.ENOSPC
     left = {p.name: p.read_bytes() for p in tmp_path.iterdir()}

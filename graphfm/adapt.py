@@ -12,15 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
+from graphfm.coordinators import Coordinators
 from graphfm.data.checks import check_graph, check_labels
-from graphfm.data.features import raw_features
 from graphfm.data.splits import Split
 from graphfm.data.subgraphs import k_hop_nodes
 from graphfm.device import as_device
-from graphfm.fitted import Fitted
+from graphfm.fitted import Fitted, Inputs
 from graphfm.heads import LinearHead, PrototypeHead, fit_logistic
-from graphfm.joined import undirected
-from graphfm.nn import Adjacency
 from graphfm.pretrained import Pretrained
 from graphfm.readout import Readout
 from graphfm.rng import isolated_rng
@@ -41,6 +39,7 @@ def adapt(
     device: torch.device | str | None = None,
     hops: int = 2,
     skip: bool = True,
+    carry: bool = False,
     epochs: int = 50,
     lr: float = 1e-3,
     weight_decay: float = 5e-4,
@@ -61,6 +60,8 @@ def adapt(
         device: where to train and predict; the CPU by default.
         hops: neighbourhood averages that the head sees beside the embedding (:class:`graphfm.readout.Readout`).
         skip: let the head see the unified features beside the embedding.
+        carry: join the target to the coordinators of the sources, by one of its own, instead of leaving them behind
+            as GCOPE does.
         epochs: steps of fine-tuning; fixed unless there is a validation part.
         lr: learning rate of fine-tuning.
         weight_decay: of fine-tuning.
@@ -89,6 +90,8 @@ def adapt(
     started = time.perf_counter()
     with isolated_rng(seed, where):
         fitted = _prepare(pretrained, data, int(y.max()) + 1, method, hops, skip, where)
+        if carry:
+            fitted.coordinators = _carried(pretrained)
         target = _Target(fitted, data, split, y, where)
         _fit_frozen(fitted, target)
         if method == "finetune":
@@ -106,24 +109,23 @@ class _Target:
     """The target graph as the backbone sees it, and whose labels may be used."""
 
     def __init__(self, fitted: Fitted, data: Data, split: Split, y: Tensor, device: torch.device) -> None:
-        edge_index, weight = undirected(data)
-        self.x = fitted.projection(raw_features(data)).to(device)
-        self.adj = Adjacency.from_edges(edge_index, self.x.size(0), weight).to(device)
+        self.inputs = fitted.inputs(data)
         self.train, self.val = split.train.to(device), split.val.to(device)
         self.y_train, self.y_val = y.to(device)[self.train], y.to(device)[self.val]
 
-    def near(self, nodes: Tensor, hops: int | None) -> tuple[Tensor, Adjacency, Tensor]:
-        """Features, edges and places of ``nodes`` in the part of the graph that can reach them.
+    def near(self, nodes: Tensor, hops: int | None) -> tuple[Inputs, Tensor]:
+        """The part of the graph that can reach ``nodes``, and their places in it.
 
         Messages from farther away do not arrive, and the normalisation is the whole graph's, so embeddings of
         ``nodes`` are those of the whole graph at a fraction of the work.
         """
-        if hops is None:
-            return self.x, self.adj, nodes
-        kept = k_hop_nodes(self.adj, nodes, hops)
-        if kept.numel() > 0.5 * self.x.size(0):
-            return self.x, self.adj, nodes
-        return self.x[kept], self.adj.induced(kept), torch.searchsorted(kept, nodes)
+        whole = self.inputs
+        if hops is None or whole.carried is not None:
+            return whole, nodes
+        kept = k_hop_nodes(whole.adj, nodes, hops)
+        if kept.numel() > 0.5 * whole.x.size(0):
+            return whole, nodes
+        return Inputs(whole.x[kept], whole.adj.induced(kept)), torch.searchsorted(kept, nodes)
 
 
 def _prepare(
@@ -140,11 +142,18 @@ def _prepare(
     return Fitted(backbone, projection, readout.to(device), head.to(device), classes, card)
 
 
+def _carried(pretrained: Pretrained) -> Coordinators:
+    if pretrained.coordinators is None:
+        raise ValueError("carry=True needs a model that was pretrained with coordinators; this one has none.")
+    return copy.deepcopy(pretrained.coordinators).to("cpu")
+
+
 @torch.no_grad()
 def _fit_frozen(fitted: Fitted, target: _Target) -> None:
-    h = fitted.backbone.eval()(target.x, target.adj)
-    fitted.readout.calibrate(h, target.x, target.adj)
-    z = fitted.readout(h, target.x, target.adj)[target.train]
+    inputs = target.inputs
+    h = inputs.embed(fitted.backbone.eval())
+    fitted.readout.calibrate(h, inputs.x, inputs.adj)
+    z = fitted.readout(h, inputs.x, inputs.adj)[target.train]
     if isinstance(fitted.head, PrototypeHead):
         fitted.head.fit(z, target.y_train)
     else:
@@ -152,15 +161,15 @@ def _fit_frozen(fitted: Fitted, target: _Target) -> None:
 
 
 def _finetune(fitted: Fitted, target: _Target, epochs: int, lr: float, weight_decay: float) -> None:
-    x, adj, rows = target.near(target.train, _reach(fitted))
+    inputs, rows = target.near(target.train, _reach(fitted))
     modules = nn.ModuleList([fitted.backbone, fitted.head])
     optimizer = torch.optim.Adam(modules.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     keep_best = _best_on_validation(fitted, target, modules) if target.val.numel() else None
-    read = fitted.readout.at(rows, x, adj)
+    read = fitted.readout.at(rows, inputs.x, inputs.adj)
     modules.train()
     for _ in range(epochs):
         optimizer.zero_grad(set_to_none=True)
-        scores = fitted.head(read(fitted.backbone(x, adj)))
+        scores = fitted.head(read(inputs.embed(fitted.backbone)))
         F.cross_entropy(scores, target.y_train).backward()
         optimizer.step()
         if keep_best is not None:
@@ -178,8 +187,8 @@ def _reach(fitted: Fitted) -> int | None:
 
 def _best_on_validation(fitted: Fitted, target: _Target, modules: nn.Module) -> Callable[..., None]:
     """Remember the weights of the step with the least validation loss; put them back in the end."""
-    x, adj, rows = target.near(target.val, _reach(fitted))
-    read = fitted.readout.at(rows, x, adj)
+    inputs, rows = target.near(target.val, _reach(fitted))
+    read = fitted.readout.at(rows, inputs.x, inputs.adj)
     seen = fitted.head.seen[target.y_val]
     best: dict[str, Any] = {"loss": torch.inf, "state": None}
 
@@ -190,7 +199,7 @@ def _best_on_validation(fitted: Fitted, target: _Target, modules: nn.Module) -> 
             return
         modules.eval()
         with torch.no_grad():
-            scores = fitted.head(read(fitted.backbone(x, adj))[seen])
+            scores = fitted.head(read(inputs.embed(fitted.backbone))[seen])
             loss = float(F.cross_entropy(scores, target.y_val[seen])) if bool(seen.any()) else 0.0
         modules.train()
         if loss < best["loss"]:

@@ -112,6 +112,45 @@ class Coordinators(nn.Module):
             is_coordinator=is_coordinator,
         )
 
+    @torch.no_grad()
+    def carry(self, graph: Data) -> Data:
+        """Join a graph that was not among the sources to their coordinators, by one coordinator of its own.
+
+        The newcomer's features are the mean of the graph's, at the mean norm of the others; it is tied both ways to all
+        nodes of the graph and, unless ``between="none"``, to every coordinator of the sources.
+
+        Args:
+            graph: ``x`` ``[N, d]`` and edges; weights are kept.
+
+        Returns:
+            ``Data`` like that of :meth:`forward`; rows of ``x``: the graph's, the newcomer, the sources' coordinators.
+
+        Raises:
+            ValueError: coordinators that were never bound, or another feature width.
+        """
+        if self.features is None:
+            raise ValueError("these coordinators were never bound to graphs; pretrain with them first.")
+        if graph.x.size(1) != self.features.size(1):
+            raise ValueError(f"graph has {graph.x.size(1)} features, the coordinators {self.features.size(1)}.")
+        features = self.features.detach().to(graph.x.device)
+        newcomer = F.normalize(graph.x.mean(0, keepdim=True), dim=1) * features.norm(dim=1).mean()
+        nodes, device = int(graph.num_nodes), graph.x.device
+        node = torch.arange(nodes, device=device)
+        spokes = torch.stack([node, torch.full_like(node, nodes)])
+        others = torch.arange(features.size(0) if self.between != "none" else 0, device=device) + nodes + 1
+        peers = torch.stack([others, torch.full_like(others, nodes)])
+        edge_index = torch.cat([graph.edge_index, spokes, spokes.flip(0), peers, peers.flip(0)], dim=1)
+        is_coordinator = torch.arange(nodes + 1 + features.size(0), device=device) >= nodes
+        given = graph.get("edge_weight")
+        own = torch.ones(graph.num_edges, device=device) if given is None else given.float()
+        added = torch.ones(edge_index.size(1) - graph.num_edges, device=device)
+        return Data(
+            x=torch.cat([graph.x, newcomer, features]),
+            edge_index=edge_index,
+            edge_weight=vote_weights(edge_index, is_coordinator, torch.cat([own, added])),
+            is_coordinator=is_coordinator,
+        )
+
     def _spokes(self, sizes: Tensor, offsets: Tensor, total: int) -> Tensor:
         node = torch.arange(total).repeat_interleave(self.per_domain)
         first = total + torch.arange(len(sizes)) * self.per_domain

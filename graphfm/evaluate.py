@@ -19,6 +19,7 @@ from graphfm.baselines import Floor, GraphFeatures, floor
 from graphfm.data.checks import check_graph, check_labels
 from graphfm.data.features import Unifier
 from graphfm.data.splits import Split, few_shot, gcope_split
+from graphfm.foreign import redraw
 from graphfm.metrics import classification_scores
 from graphfm.pretrained import Pretrained
 from graphfm.progress import progress_bar
@@ -91,7 +92,7 @@ def untrained(pretrained: Pretrained, seed: int, data: Data | None = None) -> Pr
     """A copy with the backbone's weights drawn anew from ``seed``: the control that was never pretrained."""
     backbone = copy.deepcopy(pretrained.backbone)
     with isolated_rng(seed):
-        backbone.reset_parameters()  # type: ignore[operator]
+        redraw(backbone, "backbone")
     unifier = Unifier(pretrained.unifier.dim, rescale=pretrained.unifier.rescale)
     if data is not None:
         unifier.names, unifier.projections = [str(data.get("name", ""))], [pretrained.unifier.projection(data)]

@@ -11,15 +11,40 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from graphfm.checkpoint import CheckpointError, build_module, describe_module, load_state, read_bundle, write_bundle
+from graphfm.checkpoint import CheckpointError, build_module, describe_module, read_bundle, refusing, write_bundle
+from graphfm.coordinators import Coordinators
 from graphfm.data.checks import check_graph
 from graphfm.data.features import Projection, Unifier, raw_features
+from graphfm.device import as_device
+from graphfm.foreign import bare_backbone
 from graphfm.heads import LinearHead, PrototypeHead
 from graphfm.joined import undirected
 from graphfm.nn import Adjacency
+from graphfm.pretrained import load_backbone, load_coordinators, load_unifier
 from graphfm.readout import Readout
 
 __all__ = ["Fitted"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """A target graph as a backbone sees it.
+
+    Attributes:
+        x: ``[N, d]`` unified features.
+        adj: undirected edges among the N nodes.
+        carried: the graph joined to the sources' coordinators (:meth:`graphfm.Coordinators.carry`), or ``None``.
+    """
+
+    x: Tensor
+    adj: Adjacency
+    carried: tuple[Tensor, Adjacency] | None = None
+
+    def embed(self, backbone: nn.Module) -> Tensor:
+        """Embeddings ``[N, D]`` of the nodes; those of coordinators are dropped."""
+        if self.carried is None:
+            return backbone(self.x, self.adj)
+        return backbone(*self.carried)[: self.x.size(0)]
 
 
 @dataclasses.dataclass
@@ -33,6 +58,7 @@ class Fitted:
         head: from the readout to class scores.
         num_classes: C.
         card: JSON-able facts: method, shots, settings.
+        coordinators: of the sources, where they were carried to the target.
     """
 
     backbone: nn.Module
@@ -41,6 +67,7 @@ class Fitted:
     head: LinearHead | PrototypeHead
     num_classes: int
     card: dict[str, Any]
+    coordinators: Coordinators | None = None
 
     @torch.no_grad()
     def embed(self, data: Data) -> Tensor:
@@ -49,8 +76,8 @@ class Fitted:
         Raises:
             ValueError: a bad graph, or another feature width than the adapted graph's.
         """
-        x, adj = self._inputs(data)
-        return self.readout(self.backbone.eval()(x, adj), x, adj)
+        target = self.inputs(data)
+        return self.readout(target.embed(self.backbone.eval()), target.x, target.adj)
 
     @torch.no_grad()
     def predict(self, data: Data) -> Tensor:
@@ -62,18 +89,23 @@ class Fitted:
         unifier = Unifier(self.projection.dim)
         unifier.names, unifier.projections = ["target"], [self.projection]
         described, bases = unifier.state()
-        settings = {
-            "backbone": describe_module(self.backbone),
+        backbone = bare_backbone(self.backbone)
+        settings: dict[str, Any] = {
+            "backbone": describe_module(backbone),
             "readout": describe_module(self.readout),
             "head": describe_module(self.head),
             "unifier": described,
             "num_classes": self.num_classes,
+            "coordinators": None,
             "card": self.card,
         }
-        tensors = {f"backbone.{k}": v for k, v in self.backbone.state_dict().items()}
+        tensors = {f"backbone.{k}": v for k, v in backbone.state_dict().items()}
         tensors |= {f"readout.{k}": v for k, v in self.readout.state_dict().items()}
         tensors |= {f"head.{k}": v for k, v in self.head.state_dict().items()}
         tensors |= {f"unifier.{k}": v for k, v in bases.items()}
+        if self.coordinators is not None and self.coordinators.features is not None:
+            settings["coordinators"] = describe_module(self.coordinators)
+            tensors["coordinators.features"] = self.coordinators.features
         write_bundle(folder, "fitted", settings, tensors)
         return Path(folder)
 
@@ -90,31 +122,55 @@ class Fitted:
         Raises:
             CheckpointError: no saved model, or one that is damaged or foreign.
         """
-        from graphfm import backbones
-
         settings, tensors = read_bundle(folder, "fitted")
-        try:
-            if backbone is None:
-                known = [getattr(backbones, name) for name in backbones.__all__]
-                backbone = build_module(settings["backbone"], known, tensors, "backbone.")
-            else:
-                state = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
-                load_state(backbone, state, type(backbone).__name__)
-            readout = cast(Readout, build_module(settings["readout"], [Readout], tensors, "readout."))
-            made = build_module(settings["head"], [LinearHead, PrototypeHead], tensors, "head.")
-            head = cast(LinearHead | PrototypeHead, made)
-            bases = {k.removeprefix("unifier."): v for k, v in tensors.items() if k.startswith("unifier.")}
-            projection = Unifier.from_state(settings["unifier"], bases).projections[0]
-            classes = int(settings["num_classes"])
-            return cls(backbone.to(device), projection, readout.to(device), head.to(device), classes, settings["card"])
-        except CheckpointError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise CheckpointError(f"{folder} is no fitted graphfm model ({type(error).__name__}: {error}).") from error
+        with refusing(folder, "fitted model"):
+            return cls._from_bundle(settings, tensors, backbone, as_device(device))
 
-    def _inputs(self, data: Data) -> tuple[Tensor, Adjacency]:
+    @classmethod
+    def _from_bundle(
+        cls, settings: dict[str, Any], tensors: dict[str, Tensor], backbone: nn.Module | None, device: torch.device
+    ) -> Fitted:
+        network = load_backbone(settings["backbone"], tensors, backbone)
+        readout = cast(Readout, build_module(settings["readout"], [Readout], tensors, "readout."))
+        made = build_module(settings["head"], [LinearHead, PrototypeHead], tensors, "head.")
+        head = cast(LinearHead | PrototypeHead, made)
+        unifier = load_unifier(settings["unifier"], tensors)
+        described, features = settings["coordinators"], tensors.get("coordinators.features")
+        sources = 1 if described is None or features is None else len(features) // described["arguments"]["per_domain"]
+        coordinators = load_coordinators(described, tensors, sources, unifier.dim)
+        fits = (
+            len(unifier.projections) == 1
+            and unifier.dim == network.in_channels
+            and readout.channels == network.out_channels
+            and readout.skip_channels in (0, unifier.dim)
+            and head.in_channels == readout.out_channels
+            and head.num_classes == settings["num_classes"]
+        )
+        if not fits:
+            raise CheckpointError("the parts of the fitted model do not fit each other.")
+        return cls(
+            network.to(device).eval(),
+            unifier.projections[0],
+            readout.to(device),
+            head.to(device),
+            head.num_classes,
+            settings["card"],
+            coordinators,
+        )
+
+    def inputs(self, data: Data) -> Inputs:
+        """``data`` as the backbone sees it, on the backbone's device.
+
+        Raises:
+            ValueError: a bad graph, or another feature width than the adapted graph's.
+        """
         check_graph(data, "data", features=False)
         device = next(self.backbone.parameters()).device
         edge_index, weight = undirected(data)
         x = self.projection(raw_features(data)).to(device)
-        return x, Adjacency.from_edges(edge_index, x.size(0), weight).to(device)
+        adj = Adjacency.from_edges(edge_index, x.size(0), weight).to(device)
+        if self.coordinators is None:
+            return Inputs(x, adj)
+        joined = self.coordinators.carry(Data(x=x.cpu(), edge_index=edge_index, edge_weight=weight))
+        whole = Adjacency.from_edges(joined.edge_index, joined.num_nodes, joined.edge_weight)
+        return Inputs(x, adj, (joined.x.to(device), whole.to(device)))

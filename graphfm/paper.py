@@ -68,7 +68,8 @@ class LeakyFitted(Fitted):
 
     def embed(self, data: Data) -> Tensor:
         """Sum-pooled ego-graph embeddings ``[N, D]``; reads the label of every node."""
-        x, adj = self._inputs(data)
+        target = self.inputs(data)
+        x, adj = target.x, target.adj
         y = check_labels(data.y)
         with torch.no_grad():
             parts = [
@@ -110,7 +111,7 @@ def adapt_as_published(
         card = {"method": method, "protocol": "paper", "seed": seed}
         projection = pretrained.unifier.projection(data)
         # The published readout is the sum over the ego graph; nothing comes between it and the head.
-        fitted = LeakyFitted(backbone, projection, Readout(width, 0), head.to(where), classes, card, seed)
+        fitted = LeakyFitted(backbone, projection, Readout(width, 0), head.to(where), classes, card, seed=seed)
         y_train = y[split.train].to(where)
         if method == "finetune":
             _finetune(fitted, data, split.train, y, epochs, lr)
@@ -125,15 +126,15 @@ def adapt_as_published(
 
 
 def _finetune(fitted: LeakyFitted, data: Data, train: Tensor, y: Tensor, epochs: int, lr: float) -> None:
-    x, adj = fitted._inputs(data)
+    inputs = fitted.inputs(data)
     modules = nn.ModuleList([fitted.backbone, fitted.head])
     optimizer = torch.optim.Adam(modules.parameters(), lr=lr, weight_decay=1e-5)
-    target = y[train].to(x.device)
+    target = y[train].to(inputs.x.device)
     fitted.head.seen.copy_(torch.bincount(target, minlength=fitted.num_classes) > 0)
     modules.train()
     for _ in range(epochs):
         optimizer.zero_grad(set_to_none=True)
-        scores = fitted.head(_pooled(fitted.backbone, x, adj, y, train, fitted.seed))
+        scores = fitted.head(_pooled(fitted.backbone, inputs.x, inputs.adj, y, train, fitted.seed))
         F.cross_entropy(scores, target).backward()
         optimizer.step()
     modules.eval()

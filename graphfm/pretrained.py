@@ -97,31 +97,35 @@ class Pretrained:
         backbone: nn.Module | None,
         device: torch.device,
     ) -> Pretrained:
-        from graphfm import backbones
-
-        if backbone is None:
-            known = [getattr(backbones, name) for name in backbones.__all__]
-            backbone = build_module(settings["backbone"], known, tensors, "backbone.")
-        else:
-            backbone = bare_backbone(backbone)
-            state = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
-            load_state(backbone, state, type(backbone).__name__)
-        backbone = as_backbone(backbone)
-        unifier = _load_unifier(settings["unifier"], tensors)
-        if unifier.dim != backbone.in_channels:
+        network = load_backbone(settings["backbone"], tensors, backbone)
+        unifier = load_unifier(settings["unifier"], tensors)
+        if unifier.dim != network.in_channels:
             raise CheckpointError(
-                f"the unifier gives {unifier.dim} features, the backbone takes {backbone.in_channels}."
+                f"the unifier gives {unifier.dim} features, the backbone takes {network.in_channels}."
             )
-        coordinators = _load_coordinators(settings["coordinators"], tensors, len(unifier.names), unifier.dim)
+        coordinators = load_coordinators(settings["coordinators"], tensors, len(unifier.names), unifier.dim)
         homeless = [k for k in tensors if k.split(".")[0] not in ("backbone", "unifier", "coordinators")]
         if homeless or not isinstance(settings["card"], dict):
             raise CheckpointError(f"the checkpoint holds tensors of nothing known: {homeless[:4]}, or no card.")
         if coordinators is not None:
             coordinators.to(device)
-        return cls(backbone.to(device).eval(), unifier, coordinators, settings["card"])
+        return cls(network.to(device).eval(), unifier, coordinators, settings["card"])
 
 
-def _load_unifier(described: dict[str, Any], tensors: dict[str, Tensor]) -> Unifier:
+def load_backbone(described: dict[str, Any], tensors: dict[str, Tensor], backbone: nn.Module | None) -> nn.Module:
+    """The network of a bundle: one of ours made from its description, or the user's own instance given the weights."""
+    from graphfm import backbones
+
+    if backbone is None:
+        known = [getattr(backbones, name) for name in backbones.__all__]
+        return as_backbone(build_module(described, known, tensors, "backbone."))
+    bare = bare_backbone(backbone)
+    state = {k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")}
+    return as_backbone(load_state(bare, state, type(bare).__name__))
+
+
+def load_unifier(described: dict[str, Any], tensors: dict[str, Tensor]) -> Unifier:
+    """The unifier of a bundle, its bases checked against its settings."""
     bases = {k.removeprefix("unifier."): v for k, v in tensors.items() if k.startswith("unifier.")}
     unifier = Unifier.from_state(described, bases)
     used = {f"basis.{i}" for i, p in enumerate(unifier.projections) if p.basis is not None}
@@ -132,9 +136,10 @@ def _load_unifier(described: dict[str, Any], tensors: dict[str, Tensor]) -> Unif
     return unifier
 
 
-def _load_coordinators(
+def load_coordinators(
     described: dict[str, Any] | None, tensors: dict[str, Tensor], domains: int, dim: int
 ) -> Coordinators | None:
+    """The coordinators of a bundle, bound to ``domains`` graphs of ``dim`` features; ``None`` where it holds none."""
     features = tensors.get("coordinators.features")
     if described is None and features is None:
         return None

@@ -161,6 +161,20 @@ def test_saved_and_read_back(model: graphfm.Pretrained, data: Data, method: str,
     assert again.card == fitted.card
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_coordinators_carried_to_the_target(model: graphfm.Pretrained, data: Data, method: str, tmp_path) -> None:
+    split = graphfm.few_shot(data.y, shots=2, seed=0)
+    options = {"method": method, "seed": 0, "epochs": 3}
+    carried = graphfm.adapt(model, data, split, carry=True, **options)
+    assert carried.predict(data).shape == (data.num_nodes, 3)
+    assert not torch.equal(carried.predict(data), graphfm.adapt(model, data, split, **options).predict(data))
+    carried.save(tmp_path / "carried")
+    assert torch.equal(graphfm.Fitted.load(tmp_path / "carried").predict(data), carried.predict(data))
+    isolated = graphfm.Pretrained(model.backbone, model.unifier, None, {})
+    with pytest.raises(ValueError, match="carry=True needs"):
+        graphfm.adapt(isolated, data, split, carry=True, **options)
+
+
 def test_class_without_a_label_gets_no_probability(model: graphfm.Pretrained, data: Data) -> None:
     lonely = data.clone()
     lonely.y = data.y.clone()

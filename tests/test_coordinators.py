@@ -258,3 +258,29 @@ def test_bad_graphs():
     with pytest.raises(ValueError, match="graphs have 9 features, the coordinators 3"):
         coordinators([wide] * 3)
     assert repr(coordinators) == "Coordinators(per_domain=1, kind='learnable', between='all')"
+
+
+@pytest.mark.parametrize("between", ["all", "none"])
+def test_carried_to_a_new_graph_entry_by_entry(between: str) -> None:
+    torch.manual_seed(0)
+    sources = [Data(x=torch.randn(4, 3), edge_index=torch.tensor([[0, 1], [1, 0]])) for _ in range(2)]
+    coordinators = Coordinators(2, between=between).bind(sources)
+    target = Data(x=torch.randn(5, 3), edge_index=torch.tensor([[0, 1, 1], [1, 0, 2]]), edge_weight=torch.ones(3) * 2)
+    found = coordinators.carry(target)
+    dense = torch.zeros(10, 10)
+    dense.index_put_((found.edge_index[1], found.edge_index[0]), found.edge_weight, accumulate=True)
+    expected = torch.zeros(10, 10)
+    expected[1, 0] = expected[0, 1] = expected[2, 1] = 2.0
+    expected[:5, 5] = 1.0  # a node hears the newcomer as it hears a neighbour
+    expected[5, :5] = 1 / 5  # the newcomer hears all nodes as one
+    if between == "all":
+        expected[5, 6:] = 1 / 4  # and all other coordinators as one
+        expected[6:, 5] = 1.0  # they hear nobody else
+    torch.testing.assert_close(dense, expected)
+    torch.testing.assert_close(found.x[:5], target.x)
+    torch.testing.assert_close(found.x[6:], coordinators.features.detach())
+    torch.testing.assert_close(found.x[5].norm(), coordinators.features.detach().norm(dim=1).mean())
+    with pytest.raises(ValueError, match="never bound"):
+        Coordinators(1).carry(target)
+    with pytest.raises(ValueError, match="graph has 4 features"):
+        coordinators.carry(Data(x=torch.randn(5, 4), edge_index=target.edge_index))

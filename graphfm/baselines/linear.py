@@ -13,7 +13,7 @@ __all__ = ["LinearGNNs"]
 
 
 class LinearGNNs(Floor):
-    """Mean of five least-squares classifiers, on X, A X, A^2 X, (I - A) X and (I - A)^2 X (GraphAny, 2405.20445, eq. 2).
+    """Mean of five least-squares classifiers, on X, A X, A^2 X, (I - A) X, (I - A)^2 X (GraphAny, 2405.20445, eq. 2).
 
     Each is the minimum-norm solution on the labelled rows. GraphAny weighs the five by an attention trained on the
     labels of another graph; here they count alike, so nothing is trained.

@@ -32,12 +32,15 @@ class Coordinators(nn.Module):
             of the graph's features.
         between: edges between coordinators of different graphs: ``"all"``, ``"none"``, or by ``"similarity"`` (an edge
             where the mean features of the two graphs have a positive cosine, weighted by it).
+        votes: weigh edges into coordinators as above; without, every edge counts as one, as in GCOPE's code.
 
     Raises:
         ValueError: an option that is not among those named.
     """
 
-    def __init__(self, per_domain: int = 1, *, kind: str = "learnable", between: str = "all") -> None:
+    def __init__(
+        self, per_domain: int = 1, *, kind: str = "learnable", between: str = "all", votes: bool = True
+    ) -> None:
         super().__init__()
         if per_domain < 1:
             raise ValueError(f"per_domain must be at least 1, got {per_domain}; pass coordinators=None for none.")
@@ -45,7 +48,7 @@ class Coordinators(nn.Module):
             raise ValueError(f"kind must be one of {_KINDS}, got {kind!r}.")
         if between not in _BETWEEN:
             raise ValueError(f"between must be one of {_BETWEEN}, got {between!r}.")
-        self.per_domain, self.kind, self.between = per_domain, kind, between
+        self.per_domain, self.kind, self.between, self.votes = per_domain, kind, between, votes
         self.features: Tensor | None
         self.register_buffer("features", None)
 
@@ -107,7 +110,7 @@ class Coordinators(nn.Module):
         return Data(
             x=torch.cat([*(g.x for g in graphs), features]),
             edge_index=edge_index,
-            edge_weight=vote_weights(edge_index, is_coordinator, weight),
+            edge_weight=vote_weights(edge_index, is_coordinator, weight) if self.votes else weight,
             domain=domain,
             is_coordinator=is_coordinator,
         )
@@ -143,11 +146,11 @@ class Coordinators(nn.Module):
         is_coordinator = torch.arange(nodes + 1 + features.size(0), device=device) >= nodes
         given = graph.get("edge_weight")
         own = torch.ones(graph.num_edges, device=device) if given is None else given.float()
-        added = torch.ones(edge_index.size(1) - graph.num_edges, device=device)
+        weight = torch.cat([own, torch.ones(edge_index.size(1) - graph.num_edges, device=device)])
         return Data(
             x=torch.cat([graph.x, newcomer, features]),
             edge_index=edge_index,
-            edge_weight=vote_weights(edge_index, is_coordinator, torch.cat([own, added])),
+            edge_weight=vote_weights(edge_index, is_coordinator, weight) if self.votes else weight,
             is_coordinator=is_coordinator,
         )
 
@@ -169,7 +172,7 @@ class Coordinators(nn.Module):
 
     def extra_repr(self) -> str:
         """The options, for ``repr``."""
-        return f"per_domain={self.per_domain}, kind={self.kind!r}, between={self.between!r}"
+        return f"per_domain={self.per_domain}, kind={self.kind!r}, between={self.between!r}, votes={self.votes}"
 
 
 def vote_weights(edge_index: Tensor, is_coordinator: Tensor, weight: Tensor | None = None) -> Tensor:

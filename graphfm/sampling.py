@@ -125,14 +125,16 @@ def make_batch(joined: JoinedGraph, samples: Subgraphs, index: Tensor, x: Tensor
 
     Returns:
         ``Data`` with ``x`` (differentiable in the coordinators), ``edge_index``, ``edge_weight`` (``None`` where all
-        count alike), ``batch``, ``ptr``, ``num_graphs``, ``is_coordinator``.
+        count alike), ``batch``, ``ptr``, ``num_graphs``, ``is_coordinator`` and ``votes`` (whether edges into
+        coordinators are weighed by :func:`graphfm.coordinators.vote_weights`).
     """
     batch = samples.take(index)
     node, weight, coordinators = batch.node, joined.adj.weight, joined.coordinators
     batch.is_coordinator = node >= joined.num_ordinary
     batch.edge_weight = None if weight is None else weight[batch.edge]
     hubs = torch.nonzero(batch.is_coordinator).flatten()
-    if hubs.numel():
+    batch.votes = coordinators is not None and coordinators.votes
+    if batch.votes and hubs.numel():
         batch.edge_weight = vote_weights(batch.edge_index, batch.is_coordinator, batch.edge_weight)
     if x.is_cuda:
         batch = batch.pin_memory().to(x.device, non_blocking=True)

@@ -257,7 +257,7 @@ def test_bad_graphs():
         coordinators(graphs[:2])
     with pytest.raises(ValueError, match="graphs have 9 features, the coordinators 3"):
         coordinators([wide] * 3)
-    assert repr(coordinators) == "Coordinators(per_domain=1, kind='learnable', between='all')"
+    assert repr(coordinators) == "Coordinators(per_domain=1, kind='learnable', between='all', votes=True)"
 
 
 @pytest.mark.parametrize("between", ["all", "none"])
@@ -284,3 +284,14 @@ def test_carried_to_a_new_graph_entry_by_entry(between: str) -> None:
         Coordinators(1).carry(target)
     with pytest.raises(ValueError, match="graph has 4 features"):
         coordinators.carry(Data(x=torch.randn(5, 4), edge_index=target.edge_index))
+
+
+def test_without_votes_every_edge_counts_as_one() -> None:
+    torch.manual_seed(0)
+    sources = [Data(x=torch.randn(6, 3), edge_index=torch.tensor([[0, 1], [1, 0]])) for _ in range(2)]
+    plain = Coordinators(1, votes=False)(sources)
+    assert torch.equal(plain.edge_weight, torch.ones(plain.num_edges))
+    voted = Coordinators(1)(sources)
+    assert torch.equal(plain.edge_index, voted.edge_index)
+    into = voted.is_coordinator[voted.edge_index[1]] & ~voted.is_coordinator[voted.edge_index[0]]
+    torch.testing.assert_close(voted.edge_weight[into], torch.full((12,), 1 / 6))

@@ -59,7 +59,9 @@ class Augment:
         stays = (~drop).to(batch.x.dtype)
         weight = stays[edge_index[0]] * stays[edge_index[1]]
         given = batch.get("edge_weight")
-        weight = vote_weights(edge_index, batch.is_coordinator, weight if given is None else weight * given)
+        weight = weight if given is None else weight * given
+        if batch.get("votes", True):
+            weight = vote_weights(edge_index, batch.is_coordinator, weight)
         return Data(
             x=batch.x * shown.unsqueeze(1),
             edge_index=edge_index,

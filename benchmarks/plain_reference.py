@@ -23,12 +23,19 @@ def reduce_features(x: Tensor, width: int) -> Tensor:
     return u[:, :width] * s[:width]
 
 
-def cut_samples(edge_index: Tensor, nodes: int, starts: list[int], length: int, hop: float, first_hub: int) -> list:
-    """One walk and one induced subgraph a start; ``(nodes, edge_index)`` of those with 5 nodes and more."""
+def neighbour_lists(edge_index: Tensor, nodes: int) -> list[list[int]]:
+    """The neighbours of every node."""
     near: list[list[int]] = [[] for _ in range(nodes)]
     for a, b in edge_index.t().tolist():
         near[a].append(b)
-    found = []
+    return near
+
+
+def cut_samples(
+    edge_index: Tensor, near: list[list[int]], starts: list[int], length: int, hop: float, first_hub: int
+) -> list[tuple[Tensor, Tensor]]:
+    """One walk and one induced subgraph a start; ``(nodes, edge_index)`` of those with 5 nodes and more."""
+    found, nodes = [], len(near)
     for at in starts:
         seen = {at}
         for _ in range(length):

@@ -8,10 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 from torch_geometric.nn.dense.linear import Linear
 
-from graphfm.nn import Adjacency, as_adjacency
+from graphfm.nn import Adjacency, as_adjacency, dropout
 from graphfm.nn.spmm import csr_product, sampled_product
 
 __all__ = ["FAGCN", "FALayer"]
@@ -75,7 +74,7 @@ class FALayer(nn.Module):
         both = x @ torch.cat([self.att_l.weight, self.att_r.weight]).t()
         keep = None
         if self.training and self.dropout > 0:
-            keep = F.dropout(x.new_ones(adj.num_edges), self.dropout)
+            keep = dropout(x.new_ones(adj.num_edges), self.dropout, True)
         out = _SignedProduct.apply(x, both[:, 0], both[:, 1], adj.values(x.dtype), keep, adj)
         return torch.add(out, x_0, alpha=self.eps)
 
@@ -129,7 +128,7 @@ class FAGCN(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor | Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """``x`` ``[N, F]`` over ``edge_index`` ``[2, E]`` (weights ``[E]``) or an Adjacency, to ``[N, D]``."""
         adj = as_adjacency(edge_index, x.size(0), edge_weight)
-        first = F.dropout(self.lin_in(x).relu(), self.dropout, self.training)
+        first = dropout(self.lin_in(x).relu(), self.dropout, self.training)
         h = first
         for conv in self.convs:
             h = conv(h, first, adj)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import glorot
 
-from graphfm.nn import Adjacency, as_adjacency, segment_softmax
+from graphfm.nn import Adjacency, as_adjacency, dropout, segment_softmax
 
 __all__ = ["GAT", "GATLayer"]
 
@@ -58,7 +58,7 @@ class GATLayer(nn.Module):
         score = source.index_select(0, adj.col) + target.index_select(0, adj.row)
         score = F.leaky_relu(score, self.negative_slope)
         attention = segment_softmax(score, adj, adj.weight if weighted else None)
-        attention = F.dropout(attention, self.dropout, self.training)
+        attention = dropout(attention, self.dropout, self.training)
         out = adj.matmul(h, attention)
         return (out.flatten(1) if self.concat else out.mean(1)) + self.bias
 
@@ -115,5 +115,5 @@ class GAT(nn.Module):
         """``x`` ``[N, F]`` over ``edge_index`` ``[2, E]`` (weights ``[E]``) or an Adjacency, to ``[N, D]``."""
         adj = as_adjacency(edge_index, x.size(0), edge_weight)
         for conv in self.convs[:-1]:
-            x = F.dropout(F.elu(conv(x, adj)), self.dropout, self.training)
+            x = dropout(F.elu(conv(x, adj)), self.dropout, self.training)
         return self.convs[-1](x, adj)

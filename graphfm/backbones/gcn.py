@@ -8,10 +8,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch_geometric.nn.dense.linear import Linear
 
-from graphfm.nn import Adjacency, as_adjacency
+from graphfm.nn import Adjacency, as_adjacency, dropout
 
 __all__ = ["GCN", "GCNLayer"]
 
@@ -84,5 +83,5 @@ class GCN(nn.Module):
         """``x`` ``[N, F]`` over ``edge_index`` ``[2, E]`` (weights ``[E]``) or an Adjacency, to ``[N, D]``."""
         adj = as_adjacency(edge_index, x.size(0), edge_weight)
         for conv in self.convs[:-1]:
-            x = F.dropout(conv(x, adj).relu(), self.dropout, self.training)
+            x = dropout(conv(x, adj).relu(), self.dropout, self.training)
         return self.convs[-1](x, adj)

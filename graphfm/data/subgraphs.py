@@ -14,7 +14,7 @@ from graphfm.nn.adjacency import neighbours
 
 __all__ = ["Subgraphs", "ego_nets", "induced_subgraphs", "k_hop_nodes", "random_walks"]
 
-_CHUNK = 2_000_000  # pairs looked up at once: bounds memory at some 100 MB
+_CHUNK = 500_000  # pairs looked up at once: bounds memory at some 30 MB
 
 
 @dataclasses.dataclass(frozen=True)

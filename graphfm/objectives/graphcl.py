@@ -22,7 +22,7 @@ class GraphCL(nn.Module):
 
     Args:
         temperature: T of the contrast. 0.5 with ``positive_in_denominator=False`` is the published setting; the default
-            transfers better (``benchmarks/objective_forms.py``).
+            transfers better with coordinators, and alike without (``benchmarks/objective_forms.py``).
         reconstruction: weight w of the feature-reconstruction term; 0 for none.
         augment: how a view is drawn.
         positive_in_denominator: the form of NT-Xent, see :func:`graphfm.objectives.contrast.nt_xent`.

@@ -186,14 +186,17 @@ def test_a_plain_pyg_program_can_use_it(name):
     torch.manual_seed(0)
     model = torch.nn.ModuleList([getattr(backbones, name)(WIDTH, 16), torch.nn.Linear(16, 2)])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
-    losses = []
+
+    def loss():
+        return torch.nn.functional.cross_entropy(model[1](model[0](batch.x, batch.edge_index)), batch.y)
+
+    before = float(loss().detach())
     for _ in range(40):
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model[1](model[0](batch.x, batch.edge_index)), batch.y)
-        loss.backward()
+        loss().backward()
         optimizer.step()
-        losses.append(float(loss))
-    assert losses[-1] < 0.5 * losses[0]
+    model.eval()  # on eight nodes, what dropout does to one step is no measure
+    assert float(loss().detach()) < 0.5 * before
 
 
 @each_backbone

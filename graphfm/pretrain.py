@@ -105,6 +105,8 @@ def pretrain(
         "epochs": epochs, "seed": seed, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,
         "start_share": start_share, "walk_length": walk_length, "hop": hop, "warm_start": warm_start,
     }  # fmt: skip
+    if not isinstance(objective, nn.Module):
+        raise TypeError(f"objective must be a torch.nn.Module such as GraphCL(), got {objective!r}.")
     _check_settings(settings, checkpoint, checkpoint_every, resume)
     where = as_device(device)
     if checkpoint is not None:

@@ -207,7 +207,7 @@ def test_shots_that_are_no_numbers_are_refused_before_anything_is_loaded(run, ve
         ValueError("x must be [nodes, features],\n got [3]"),
         FileNotFoundError("no such dataset [red]"),
         ImportError('needs pip install "graphfm[ogb]"'),
-        PermissionError(13, "Permission denied", "/root/x"),
+        PermissionError(13, "Permission denied", "/locked/x"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(run, verbs, monkeypatch, error):

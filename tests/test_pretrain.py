@@ -520,3 +520,10 @@ def test_on_a_gpu(sources):
     assert next(model.backbone.parameters()).is_cuda
     with pytest.raises(PretrainingStopped, match="epoch 1, batch 3"):
         train(sources, objective=Spoiled(3, float("nan")), device="cuda")
+
+
+def test_an_objective_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="objective must be a torch.nn.Module"):
+        graphfm.pretrain([graphfm.load("wine")], backbone=FAGCN(16, 16), objective=None, epochs=1, seed=0)
+    with pytest.raises(TypeError, match="objective must be a torch.nn.Module"):
+        graphfm.pretrain([graphfm.load("wine")], backbone=FAGCN(16, 16), objective=GraphCL, epochs=1, seed=0)

@@ -523,7 +523,7 @@ def test_on_a_gpu(sources):
 
 
 def test_an_objective_that_is_none_is_refused() -> None:
-    with pytest.raises(TypeError, match="objective must be a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"objective must be a torch\.nn\.Module"):
         graphfm.pretrain([graphfm.load("wine")], backbone=FAGCN(16, 16), objective=None, epochs=1, seed=0)
-    with pytest.raises(TypeError, match="objective must be a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"objective must be a torch\.nn\.Module"):
         graphfm.pretrain([graphfm.load("wine")], backbone=FAGCN(16, 16), objective=GraphCL, epochs=1, seed=0)

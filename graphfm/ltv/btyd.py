@@ -24,7 +24,7 @@ class BTYD:
     first purchase that counts.
     """
 
-    def fit(self, tasks: Sequence[Task]) -> BTYD:
+    def fit(self, tasks: Sequence[Task], val: Sequence[Task] = ()) -> BTYD:
         """Fit both parts.
 
         Raises:

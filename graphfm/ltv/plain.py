@@ -32,7 +32,7 @@ def labels_of(tasks: Sequence[Task]) -> list[Labels]:
 class Zero:
     """Nobody pays. Its NMAE is 1, its order is none."""
 
-    def fit(self, tasks: Sequence[Task]) -> Zero:
+    def fit(self, tasks: Sequence[Task], val: Sequence[Task] = ()) -> Zero:
         """Nothing to learn."""
         return self
 
@@ -45,7 +45,7 @@ class Zero:
 class Mean:
     """Everybody pays what people paid on the average, and as often: unbiased if nothing drifts, but no order."""
 
-    def fit(self, tasks: Sequence[Task]) -> Mean:
+    def fit(self, tasks: Sequence[Task], val: Sequence[Task] = ()) -> Mean:
         """Take the mean over the members of all tasks."""
         value = np.concatenate([labels.value for labels in labels_of(tasks)])
         self.horizons = tasks[0].horizons
@@ -73,7 +73,7 @@ class HistoricMean:
         self.prior_days = prior_days
         self.count_first = count_first
 
-    def fit(self, tasks: Sequence[Task]) -> HistoricMean:
+    def fit(self, tasks: Sequence[Task], val: Sequence[Task] = ()) -> HistoricMean:
         """Take the training means to draw to."""
         self.prior = Mean().fit(tasks)
         return self

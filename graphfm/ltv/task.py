@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from graphfm.data.purchases import Purchases
+import numpy as np
+from torch_geometric.data import HeteroData
+
+from graphfm.data.purchase_snapshot import snapshot
+from graphfm.data.purchases import Purchases, show_time
 from graphfm.ltv.labels import Labels, check_horizons, future_value
 from graphfm.ltv.population import Population, Unit, Who, choose
 
@@ -22,12 +27,50 @@ class Task:
         population: whose value is asked for.
         horizons: days, rising.
         labels: their value; ``None`` where the future is not known.
+        graph: the snapshot of the past at the cutoff, where it is not the usual one: with other windows or neighbours,
+            read from a file, rewired. Methods read :attr:`snapshot`.
+
+    Raises:
+        ValueError: a graph of another cutoff.
     """
 
     past: Purchases
     population: Population
     horizons: tuple[float, ...]
     labels: Labels | None
+    graph: HeteroData | None = None
+
+    def __post_init__(self) -> None:
+        if self.graph is not None and self.graph.cutoff != self.population.cutoff:
+            raise ValueError(
+                f"graph is of {show_time(self.graph.cutoff)}, the population of {show_time(self.population.cutoff)}; "
+                "make both for one cutoff."
+            )
+
+    @functools.cached_property
+    def snapshot(self) -> HeteroData:
+        """``graph``, or the snapshot of :func:`graphfm.data.purchase_snapshot.snapshot`; made once, when asked for."""
+        return snapshot(self.past, self.population.cutoff) if self.graph is None else self.graph
+
+    def part(self, rows: slice | np.ndarray) -> Task:
+        """Some of the members, with the same past and the same snapshot.
+
+        Args:
+            rows: their places in the population, rising.
+        """
+        people, labels = self.population, self.labels
+        some = dataclasses.replace(
+            people,
+            user=people.user[rows],
+            item=None if people.item is None else people.item[rows],
+            first=people.first[rows],
+            row=people.row[rows],
+        )
+        if labels is not None:
+            labels = dataclasses.replace(labels, value=labels.value[rows])
+        # A snapshot that is made already is not made again.
+        graph = self.__dict__.get("snapshot", self.graph)
+        return dataclasses.replace(self, population=some, labels=labels, graph=graph)
 
 
 def make_task(

@@ -45,4 +45,4 @@ def test_some_members(unit, rows):
     assert (part.population.item is None) == (unit == "user")
     np.testing.assert_array_equal(part.labels.value, whole.labels.value[rows])
     assert len(Mean().fit([whole]).predict(part)) == len(part.population)
-    assert make_task(LOG, 100 * DAY, (3,), unit=unit, labelled=False).part(slice(1)).labels is None
+    assert make_task(LOG, 100 * DAY, (3,), unit=unit, who="all", labelled=False).part(slice(1)).labels is None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from graphfm.ltv.plain import HistoricMean, Mean, Zero
     from graphfm.ltv.population import Population, choose
     from graphfm.ltv.task import Task, make_task
+    from graphfm.ltv.tweedie import Tweedie
+    from graphfm.ltv.two_stage import TwoStage
     from graphfm.ltv.ziln import ZILN
 
 _WHERE = {
@@ -36,6 +38,8 @@ _WHERE = {
     "Origins": "origins",
     "Population": "population",
     "Task": "task",
+    "Tweedie": "tweedie",
+    "TwoStage": "two_stage",
     "ZILN": "ziln",
     "ZILNHead": "heads",
     "Zero": "plain",
@@ -61,6 +65,8 @@ __all__ = [
     "Origins",
     "Population",
     "Task",
+    "Tweedie",
+    "TwoStage",
     "ZILN",
     "ZILNHead",
     "Zero",

@@ -27,7 +27,8 @@ class LinearGNNs(Floor):
         target = F.one_hot(graph.y[split.train], graph.num_classes).double()
         total = torch.zeros(x.size(0), graph.num_classes)
         for channel in (x, once, twice, x - once, x - 2 * once + twice):
-            rows = channel[split.train]
-            dual = torch.linalg.pinv((rows @ rows.t()).double(), rtol=1e-10, hermitian=True) @ target
-            total += channel @ (rows.t() @ dual.float())
+            # In double: with more rows than features, rounding of the Gram matrix would pass for rank.
+            rows = channel[split.train].double()
+            dual = torch.linalg.pinv(rows @ rows.t(), rtol=1e-10, hermitian=True) @ target
+            total += channel @ (rows.t() @ dual).float()
         return total / 5

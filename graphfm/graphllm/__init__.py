@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import Answer, CausalLM, ChatClient, Counts, TextEncoder, Usage
+    from graphfm.graphllm.backends.cache import CachedEncoder
+    from graphfm.graphllm.backends.sentence import SentenceEncoder
     from graphfm.graphllm.backends.tfidf import TfidfEncoder
 
 _WHERE = {
     "Answer": "backends.base",
+    "CachedEncoder": "backends.cache",
     "CausalLM": "backends.base",
     "ChatClient": "backends.base",
     "Counts": "backends.base",
+    "SentenceEncoder": "backends.sentence",
     "TextEncoder": "backends.base",
     "TfidfEncoder": "backends.tfidf",
     "Usage": "backends.base",
@@ -24,9 +28,11 @@ _WHERE = {
 
 __all__ = [
     "Answer",
+    "CachedEncoder",
     "CausalLM",
     "ChatClient",
     "Counts",
+    "SentenceEncoder",
     "TextEncoder",
     "TfidfEncoder",
     "Usage",

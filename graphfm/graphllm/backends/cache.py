@@ -1,0 +1,187 @@
+"""Vectors of texts on disk, found again by what the text says and what made the vector.
+
+A folder holds segments, npz files of ``keys`` ``[n, 32]`` (sha256 of name and text) and ``rows`` ``[n, ...]``. A
+segment appears whole, by one rename, and is never changed, so any number of processes may read and write at once; two
+that make the same vector store it twice. The checksums of the npz format tell a segment that was cut or altered: it is
+removed with a warning and its texts are encoded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import uuid
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphfm.graphllm.backends.base import CausalLM, Counts, TextEncoder, check_texts
+
+__all__ = ["CachedEncoder", "VectorCache", "cache_folder", "cached_hidden"]
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError)
+
+
+def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
+    """``folder``, else ``texts`` in ``GRAPHFM_CACHE``, else in ``~/.cache/graphfm``."""
+    if folder is not None:
+        return Path(folder)
+    return Path(os.environ.get("GRAPHFM_CACHE") or "~/.cache/graphfm").expanduser() / "texts"
+
+
+class VectorCache:
+    """Rows of one shape by text, for one ``name``: a model with its settings.
+
+    Args:
+        folder: of all names; made when first written.
+        name: which model with which settings; another name shares nothing with this one.
+        shape: of a row.
+        chunk: texts that are encoded, and stored, at a time: what an interrupted run may lose.
+    """
+
+    def __init__(self, folder: Path, name: str, shape: tuple[int, ...], chunk: int = 2048) -> None:
+        self.folder = folder / hashlib.sha256(name.encode()).hexdigest()[:16]
+        self.name, self.shape, self.chunk = name, shape, chunk
+        self._places: dict[bytes, tuple[Path, int]] = {}
+        self._seen: set[Path] = set()
+
+    def fetch(self, texts: Sequence[str], make: Callable[[list[str]], Tensor]) -> Tensor:
+        """Float32 rows ``[N, *shape]`` of texts; ``make`` is called for those that are missing, each text once."""
+        keys = [self._key(text) for text in texts]
+        rows = torch.empty(len(texts), *self.shape)
+        self._look()
+        missing = self._read(keys, rows)
+        owed = dict.fromkeys(keys[index] for index in missing)
+        wanted = {keys[index]: texts[index] for index in missing}
+        made: dict[bytes, Tensor] = {}
+        todo = list(owed)
+        for at in range(0, len(todo), self.chunk):
+            part = todo[at : at + self.chunk]
+            found = make([wanted[key] for key in part]).detach().float().cpu()
+            if found.shape != (len(part), *self.shape):
+                raise ValueError(
+                    f"{self.name!r} gave {list(found.shape)} for {len(part)} texts; rows must be {list(self.shape)}."
+                )
+            self._store(part, found.numpy())
+            made.update(zip(part, found, strict=True))
+        if missing:
+            rows[missing] = torch.stack([made[keys[index]] for index in missing])
+        return rows
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.sha256(f"{self.name}\0{text}".encode("utf-8", "surrogatepass")).digest()
+
+    def _look(self) -> None:
+        """Learn what has been written since the last look, and forget what is gone."""
+        there = set(self.folder.glob("*.npz"))
+        if gone := self._seen - there:
+            self._places = {key: place for key, place in self._places.items() if place[0] not in gone}
+        for path in sorted(there - self._seen):
+            keys = self._array(path, "keys")
+            if keys is not None and keys.ndim == 2 and keys.shape[1] == 32:
+                self._places.update((key.tobytes(), (path, row)) for row, key in enumerate(keys))
+        self._seen = there
+
+    def _read(self, keys: list[bytes], rows: Tensor) -> list[int]:
+        """Fill the rows that are stored; the indices of the others."""
+        missing: list[int] = []
+        wanted: dict[Path, list[tuple[int, int]]] = {}
+        for index, key in enumerate(keys):
+            if key in self._places:
+                path, row = self._places[key]
+                wanted.setdefault(path, []).append((index, row))
+            else:
+                missing.append(index)
+        for path, pairs in wanted.items():
+            indices, places = map(list, zip(*pairs, strict=True))
+            stored = self._array(path, "rows")
+            if stored is None or stored.dtype != np.float32 or stored.shape[1:] != self.shape:
+                missing.extend(indices)
+            else:
+                rows[indices] = torch.from_numpy(stored)[places]
+        return sorted(missing)
+
+    def _array(self, path: Path, name: str) -> np.ndarray | None:
+        """An array of a segment; a damaged segment is removed, one that another process removed is just not there."""
+        try:
+            with np.load(path, allow_pickle=False) as segment:
+                return segment[name]
+        except FileNotFoundError:
+            return None
+        except _DAMAGED as error:
+            warnings.warn(f"{path} is damaged ({error}): removed; its texts are encoded again.", stacklevel=5)
+            path.unlink(missing_ok=True)
+            return None
+
+    def _store(self, keys: list[bytes], rows: np.ndarray) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
+            try:
+                np.savez(file, keys=np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), rows=rows)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                os.unlink(file.name)
+                raise
+        os.chmod(file.name, 0o644)  # others on this machine may read it, as they may read any new file
+        os.replace(file.name, self.folder / f"{uuid.uuid4().hex}.npz")
+
+
+class CachedEncoder:
+    """An encoder that encodes a text once for all runs on this machine.
+
+    Args:
+        encoder: what encodes; its ``name`` is part of every key.
+        folder: of the cache; see :func:`cache_folder`.
+
+    Raises:
+        ValueError: an encoder whose vectors depend on the other texts of the call (``transductive``).
+    """
+
+    def __init__(self, encoder: TextEncoder, folder: str | os.PathLike[str] | None = None) -> None:
+        if getattr(encoder, "transductive", False):
+            raise ValueError(
+                f"encoder {encoder.name!r} makes a text's vector depend on the other texts; use it as it is."
+            )
+        self.encoder = encoder
+        self._cache = VectorCache(cache_folder(folder), encoder.name, (encoder.dim,))
+
+    @property
+    def name(self) -> str:
+        """The encoder's."""
+        return self.encoder.name
+
+    @property
+    def dim(self) -> int:
+        """The encoder's."""
+        return self.encoder.dim
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Vectors ``[N, D]``, of which only the missing ones are made."""
+        return self._cache.fetch(check_texts(texts), self.encoder.encode)
+
+    def count(self, texts: Sequence[str]) -> Counts:
+        """The encoder's, whatever is cached."""
+        return self.encoder.count(texts)
+
+
+def cached_hidden(
+    lm: CausalLM,
+    texts: Sequence[str],
+    layers: Sequence[int] = (-1,),
+    pool: str = "mean",
+    folder: str | os.PathLike[str] | None = None,
+) -> Tensor:
+    """``lm.hidden(texts, layers, pool)`` ``[N, len(layers), D]``, of which only the missing texts are computed."""
+    if pool not in ("mean", "last"):
+        raise ValueError(f"pool must be 'mean' or 'last', got {pool!r}.")
+    name = f"{lm.name} layers={','.join(map(str, layers))} pool={pool}"
+    cache = VectorCache(cache_folder(folder), name, (len(layers), lm.dim), chunk=256)
+    return cache.fetch(check_texts(texts), lambda missing: lm.hidden(missing, layers, pool))  # type: ignore[arg-type]

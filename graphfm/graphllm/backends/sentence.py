@@ -1,0 +1,107 @@
+"""A text encoder from a folder or a hub name: sentence-transformers, or any encoder of transformers, mean-pooled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphfm.device import as_device
+from graphfm.graphllm.backends import extras
+from graphfm.graphllm.backends.base import Counts, check_texts
+from graphfm.graphllm.backends.identity import model_identity
+
+__all__ = ["SentenceEncoder"]
+
+
+class SentenceEncoder:
+    """Sentence-BERT (Reimers & Gurevych, 2019) and its kin; by default the packaged all-MiniLM-L6-v2, 384 wide.
+
+    A folder with ``modules.json`` is used as its makers meant it (pooling, normalisation, length); of any other
+    encoder the last hidden states are averaged over the tokens. Texts are tokenised once, sorted by their number of
+    tokens and read ``batch`` at a time, so that little is spent on padding. A text without a word gives zeros; one
+    that is too long loses its end; :meth:`count` says how many there are of either.
+
+    Args:
+        path: a folder or a hub name; the packaged model for ``None``.
+        device: see :func:`graphfm.device.as_device`.
+        batch: texts at a time.
+        max_tokens: cut texts after that many tokens, if that is shorter than the model's own limit.
+
+    Raises:
+        ImportError: the extra ``llm`` or the packaged model is not installed.
+        ValueError: no such model, or a size below 1.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        device: torch.device | str | None = None,
+        batch: int = 16,
+        max_tokens: int | None = None,
+    ) -> None:
+        if batch < 1 or (max_tokens is not None and max_tokens < 3):
+            raise ValueError(f"batch must be at least 1 and max_tokens at least 3, got {batch} and {max_tokens}.")
+        self.path, self.batch, self.device = path or extras.packaged_minilm(), batch, as_device(device)
+        library = extras.sentence_transformers()
+        try:
+            self.model: nn.Module = library.SentenceTransformer(str(self.path), device=str(self.device))
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"path {str(self.path)!r} is no encoder that can be loaded: {error}") from error
+        self.model.eval()
+        limit = getattr(self.model, "max_seq_length", None) or self.tokenizer.model_max_length
+        self.max_tokens = min(limit, max_tokens or limit)
+        self.name = f"{model_identity(self.path)} max_tokens={self.max_tokens}"
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers."""
+        return self.model.tokenizer
+
+    @property
+    def dim(self) -> int:
+        """The width of a vector."""
+        return int(self.model.get_embedding_dimension())  # type: ignore[operator]
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Vectors ``[N, D]`` on the CPU, without gradients.
+
+        Raises:
+            TypeError: something that is no string.
+        """
+        found = check_texts(texts)
+        vectors = torch.zeros(len(found), self.dim)
+        full = [index for index, text in enumerate(found) if text.strip()]
+        ids = self._ids([found[index] for index in full])
+        order = sorted(range(len(ids)), key=lambda at: len(ids[at]))
+        self.model.eval()
+        with torch.inference_mode():
+            for at in range(0, len(order), self.batch):
+                part = order[at : at + self.batch]
+                vectors[[full[i] for i in part]] = self._read([ids[i] for i in part]).float().cpu()
+        return vectors
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Vectors ``[N, D]`` on the device, in one batch and with gradients, to fine-tune ``model``; no zeros here."""
+        return self._read(self._ids(check_texts(texts)))
+
+    def count(self, texts: Sequence[str]) -> Counts:
+        """How many of the texts hold no word, and how many are longer than ``max_tokens``."""
+        found = check_texts(texts)
+        lengths = [len(ids) for ids in self.tokenizer(found, verbose=False)["input_ids"]] if found else []
+        return Counts(
+            len(found),
+            empty=sum(not text.strip() for text in found),
+            cut=sum(length > self.max_tokens for length in lengths),
+        )
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
+
+    def _read(self, ids: list[list[int]]) -> Tensor:
+        features = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
+        return self.model(dict(features))["sentence_embedding"]

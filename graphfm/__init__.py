@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from graphfm.data.features import Unifier
     from graphfm.data.load import load
     from graphfm.data.splits import Split, few_shot
+    from graphfm.egos import Egos
     from graphfm.evaluate import evaluate
     from graphfm.fitted import Fitted
     from graphfm.pretrain import pretrain
@@ -28,6 +29,7 @@ __all__ = [
     "AdapterBank",
     "Coordinators",
     "DomainTokens",
+    "Egos",
     "Fitted",
     "Pretrained",
     "Result",
@@ -58,6 +60,7 @@ _HOME = {
     "AdapterBank": "graphfm.bank",
     "Coordinators": "graphfm.coordinators",
     "DomainTokens": "graphfm.tokens",
+    "Egos": "graphfm.egos",
     "Fitted": "graphfm.fitted",
     "Pretrained": "graphfm.pretrained",
     "Result": "graphfm.results",

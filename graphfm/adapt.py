@@ -17,6 +17,7 @@ from graphfm.coordinators import Coordinators
 from graphfm.data.checks import check_graph, check_labels
 from graphfm.data.splits import Split
 from graphfm.device import as_device
+from graphfm.egos import EgoReadout, Egos
 from graphfm.fitted import Fitted
 from graphfm.foreign import bare_backbone
 from graphfm.heads import LinearHead, PrototypeHead
@@ -46,6 +47,7 @@ def adapt(
     prompt: Prompt | None = None,
     seed: int,
     device: torch.device | str | None = None,
+    ego: Egos | None = None,
     hops: int = 2,
     skip: bool = True,
     carry: bool = False,
@@ -75,6 +77,8 @@ def adapt(
             ``hops`` and ``skip`` are ours alone. One with a loop of its own is trained by that.
         seed: of head, adapter and dropout.
         device: where to train and predict; the CPU by default.
+        ego: read each node from the ego graph around it, cut out and run by itself, not from the whole graph; such as
+            ``Egos(hops=2)``. ``hops`` has no meaning then.
         hops: neighbourhood averages that the head sees beside the embedding (:class:`graphfm.readout.Readout`).
         skip: let the head see the unified features beside the embedding.
         carry: join the target to the coordinators of the sources, by one of its own, instead of leaving them behind
@@ -95,6 +99,8 @@ def adapt(
         raise ValueError(f"structure must not be negative, got {structure}.")
     if structure and recipe.method != "finetune":
         raise ValueError(f"structure goes into a loss; {method} has no loss of its own to train by.")
+    if ego is not None and (structure or protocol == "paper"):
+        raise ValueError("ego graphs go neither with structure > 0, which needs all nodes, nor with protocol='paper'.")
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {PROTOCOLS}, got {protocol!r}.")
     check_graph(data, "data", features=False)
@@ -115,9 +121,11 @@ def adapt(
     where = as_device(device)
     started = time.perf_counter()
     with isolated_rng(seed, where):
-        fitted = _prepare(pretrained, data, int(y.max()) + 1, recipe.method, hops, skip, where)
+        fitted = _prepare(pretrained, data, int(y.max()) + 1, recipe.method, hops, skip, where, ego, seed)
         if carry:
             fitted.coordinators = _carried(pretrained, where)
+            if ego is not None and isinstance(fitted.coordinators, Coordinators):
+                raise ValueError("carry=True joins coordinators to the whole graph: not with ego graphs.")
         target = Target(fitted, data, split, y, where)
         _freeze(fitted, recipe, seed)
         fit_frozen(fitted, target)
@@ -127,6 +135,7 @@ def adapt(
         "method": recipe.name if method == "finetune" else method,
         "seed": seed,
         "train_nodes": split.train.numel(),
+        **({} if ego is None else {"ego": repr(ego)}),
         "trained_parameters": sum(p.numel() for p in trained(fitted, recipe.method)),
         "seconds": time.perf_counter() - started,
     }
@@ -134,11 +143,22 @@ def adapt(
 
 
 def _prepare(
-    pretrained: Pretrained, data: Data, classes: int, method: str, hops: int, skip: bool, device: torch.device
+    pretrained: Pretrained,
+    data: Data,
+    classes: int,
+    method: str,
+    hops: int,
+    skip: bool,
+    device: torch.device,
+    ego: Egos | None,
+    seed: int,
 ) -> Fitted:
     backbone = copy.deepcopy(pretrained.backbone).to(device)
     projection = pretrained.unifier.projection(data)
-    readout = Readout(cast(int, backbone.out_channels), hops, projection.dim if skip else 0)
+    channels, beside = cast(int, backbone.out_channels), projection.dim if skip else 0
+    readout: Readout | EgoReadout = Readout(channels, hops, beside)
+    if ego is not None:
+        readout = EgoReadout(channels, ego.hops, ego.at_most, ego.pool, beside, seed=seed)
     width = readout.out_channels
     head: LinearHead | PrototypeHead = (
         PrototypeHead(width, classes) if method == "prototype" else LinearHead(width, classes)
@@ -177,7 +197,7 @@ def _put_before(fitted: Fitted, prompt: Prompt, *, freeze: bool) -> None:
     head: Any = prompt.head(fitted.num_classes)
     if head is not None:
         # Such a head compares what the prompt reads out, as it comes, with means or tokens of the same space.
-        fitted.readout = Readout(under.out_channels, hops=0, plain=True).to(device)
+        fitted.readout = fitted.readout.bare(under.out_channels).to(device)
         fitted.head = head.to(device)
 
 

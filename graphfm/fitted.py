@@ -20,8 +20,10 @@ from graphfm.coordinators import Coordinators
 from graphfm.data.checks import check_graph
 from graphfm.data.features import Projection, Unifier, raw_features
 from graphfm.device import as_device
+from graphfm.egos import EgoReadout
 from graphfm.foreign import bare_backbone
 from graphfm.heads import LinearHead, PrototypeHead
+from graphfm.inputs import Inputs
 from graphfm.joined import undirected
 from graphfm.nn import Adjacency
 from graphfm.pretrained import describe_joining, load_backbone, load_joining, load_unifier
@@ -33,31 +35,6 @@ from graphfm.readout import Readout
 from graphfm.tokens import TokenPrompts, Tokens
 
 __all__ = ["Fitted"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """A target graph as a backbone sees it.
-
-    Attributes:
-        x: ``[N, d]`` unified features.
-        adj: undirected edges among the N nodes.
-        carried: the graph joined to the sources' coordinators (:meth:`graphfm.Coordinators.carry`), or ``None``.
-        prompts: what carries the sources' tokens to the graph, or ``None``.
-    """
-
-    x: Tensor
-    adj: Adjacency
-    carried: tuple[Tensor, Adjacency] | None = None
-    prompts: TokenPrompts | None = None
-
-    def embed(self, backbone: nn.Module) -> Tensor:
-        """Embeddings ``[N, D]`` of the nodes; those of coordinators are dropped."""
-        if self.prompts is not None:
-            return self.prompts(backbone, self.x, self.adj)
-        if self.carried is None:
-            return backbone(self.x, self.adj)
-        return backbone(*self.carried)[: self.x.size(0)]
 
 
 @dataclasses.dataclass
@@ -76,7 +53,7 @@ class Fitted:
 
     backbone: nn.Module
     projection: Projection
-    readout: Readout
+    readout: Readout | EgoReadout
     head: LinearHead | PrototypeHead | TokenHead
     num_classes: int
     card: dict[str, Any]
@@ -89,8 +66,7 @@ class Fitted:
         Raises:
             ValueError: a bad graph, or another feature width than the adapted graph's.
         """
-        target = self.inputs(data)
-        return self.readout(target.embed(self.backbone.eval()), target.x, target.adj)
+        return self.readout.everywhere(self.backbone.eval(), self.inputs(data))
 
     @torch.no_grad()
     def predict(self, data: Data) -> Tensor:
@@ -217,7 +193,7 @@ def build_fitted(
             fingerprint is computed unless it is given.
     """
     device = next(network.parameters()).device
-    readout = cast(Readout, build_module(settings["readout"], [Readout], tensors, "readout."))
+    readout = cast(Readout | EgoReadout, build_module(settings["readout"], [Readout, EgoReadout], tensors, "readout."))
     prompt, own_heads = stored.of_bundle(settings, tensors, prompts)
     made = build_module(settings["head"], [LinearHead, PrototypeHead, *own_heads], tensors, "head.")
     head = cast(LinearHead | PrototypeHead | TokenHead, made)

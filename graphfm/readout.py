@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graphfm.inputs import Inputs
 from graphfm.nn import Adjacency
 from graphfm.nn.spmm import csr_product
 
@@ -47,6 +48,29 @@ class Readout(nn.Module):
         if self.plain:
             return
         self.centre.copy_(torch.cat([part.mean(0) for part in self._parts(h, x, adj)]))
+
+    @torch.no_grad()
+    def begin(self, network: nn.Module, inputs: Inputs, nodes: Tensor) -> Tensor:
+        """:meth:`calibrate` by what ``network`` makes of a graph; then the output at ``nodes`` ``[T]``."""
+        h = inputs.embed(network)
+        self.calibrate(h, inputs.x, inputs.adj)
+        return self(h, inputs.x, inputs.adj)[nodes]
+
+    def everywhere(self, network: nn.Module, inputs: Inputs) -> Tensor:
+        """The output at every node of a graph, ``[N, (k + 1) (D + d)]``."""
+        return self(inputs.embed(network), inputs.x, inputs.adj)
+
+    def of(self, nodes: Tensor, inputs: Inputs, reach: int | None) -> tuple[Inputs, Callable[[Tensor], Tensor]]:
+        """The part of a graph that the output at ``nodes`` ``[T]`` depends on, and that from the part's embeddings.
+
+        ``reach`` tells how many steps of the graph the network looks at; ``None`` where that is not known.
+        """
+        part, rows = inputs.near(nodes, None if reach is None else reach + self.hops)
+        return part, self.at(rows, part.x, part.adj)
+
+    def bare(self, channels: int) -> Readout:
+        """One that leaves embeddings as they are, for a head that compares them."""
+        return Readout(channels, hops=0, plain=True)
 
     def forward(self, h: Tensor, x: Tensor, adj: Adjacency) -> Tensor:
         """Embeddings ``h`` ``[N, D]`` and features ``x`` ``[N, d]`` to ``[N, (k + 1) (D + d)]``."""

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from graphfm.data.splits import Split
-from graphfm.data.subgraphs import k_hop_nodes
-from graphfm.fitted import Fitted, Inputs
+from graphfm.fitted import Fitted
 from graphfm.heads import LinearHead, fit_logistic
+from graphfm.inputs import Inputs
 from graphfm.prompts.base import Prompt
+from graphfm.readout import Readout
 from graphfm.structure import structure_loss
 from graphfm.tokens import TokenPrompts
 
@@ -29,28 +30,11 @@ class Target:
         self.train, self.val = split.train.to(device), split.val.to(device)
         self.y_train, self.y_val = y.to(device)[self.train], y.to(device)[self.val]
 
-    def near(self, nodes: Tensor, hops: int | None) -> tuple[Inputs, Tensor]:
-        """The part of the graph that can reach ``nodes``, and their places in it.
-
-        Messages from farther away do not arrive, and the normalisation is the whole graph's, so embeddings of
-        ``nodes`` are those of the whole graph at a fraction of the work.
-        """
-        whole = self.inputs
-        if hops is None or whole.carried is not None:
-            return whole, nodes
-        kept = k_hop_nodes(whole.adj, nodes, hops)
-        if kept.numel() > 0.5 * whole.x.size(0):
-            return whole, nodes
-        return Inputs(whole.x[kept], whole.adj.induced(kept), prompts=whole.prompts), torch.searchsorted(kept, nodes)
-
 
 @torch.no_grad()
 def fit_frozen(fitted: Fitted, target: Target) -> None:
     """Fit the head to the labelled rows as the network is: before anything is trained, or instead of it."""
-    inputs = target.inputs
-    h = inputs.embed(fitted.backbone.eval())
-    fitted.readout.calibrate(h, inputs.x, inputs.adj)
-    z = fitted.readout(h, inputs.x, inputs.adj)[target.train]
+    z = fitted.readout.begin(fitted.backbone.eval(), target.inputs, target.train)
     if isinstance(fitted.head, LinearHead):
         fit_logistic(fitted.head, z, target.y_train)
     else:
@@ -59,10 +43,9 @@ def fit_frozen(fitted: Fitted, target: Target) -> None:
 
 def finetune(fitted: Fitted, target: Target, epochs: int, lr: float, weight_decay: float, structure: float) -> None:
     """Train what is not frozen, by the head's own loss and the prompt's own loop where they have one."""
-    inputs, rows = target.near(target.train, _reach(fitted))
+    inputs, read = fitted.readout.of(target.train, target.inputs, reach_of(fitted.backbone))
     modules = nn.ModuleList(_modules(fitted))
     moving = trained(fitted, "finetune")
-    read = fitted.readout.at(rows, inputs.x, inputs.adj)
     refit = _refitting(fitted, inputs, read, target.y_train)
     keep_best = _best_on_validation(fitted, target, modules, moving, refit) if target.val.numel() else None
     score: Any = getattr(fitted.head, "loss", None)
@@ -74,7 +57,7 @@ def finetune(fitted: Fitted, target: Target, epochs: int, lr: float, weight_deca
         if structure:
             if refit is not None:  # scores of other rows go by what was fitted
                 refit()
-            everywhere = fitted.head(fitted.readout(h, inputs.x, inputs.adj))
+            everywhere = fitted.head(cast(Readout, fitted.readout)(h, inputs.x, inputs.adj))
             found = found + structure * structure_loss(everywhere, inputs.adj)
         return found
 
@@ -125,10 +108,9 @@ def trained(fitted: Fitted, method: str) -> list[nn.Parameter]:
     return [p for module in modules for p in module.parameters() if p.requires_grad]
 
 
-def _reach(fitted: Fitted) -> int | None:
-    """How far from a node its scores depend on the graph; ``None`` where the backbone does not say."""
-    hops = getattr(fitted.backbone, "num_hops", None)
-    return None if hops is None else hops + fitted.readout.hops
+def reach_of(network: nn.Module) -> int | None:
+    """How many steps of the graph a node's embedding depends on; ``None`` where the network does not say."""
+    return getattr(network, "num_hops", None)
 
 
 def _best_on_validation(
@@ -142,8 +124,7 @@ def _best_on_validation(
 
     Not the state_dict: an adapter keeps its parameters out of it.
     """
-    inputs, rows = target.near(target.val, _reach(fitted))
-    read = fitted.readout.at(rows, inputs.x, inputs.adj)
+    inputs, read = fitted.readout.of(target.val, target.inputs, reach_of(fitted.backbone))
     seen = fitted.head.seen[target.y_val]
     moved: list[Tensor] = [*moving, *modules.buffers()]
     best: dict[str, Any] = {"loss": torch.inf, "state": []}

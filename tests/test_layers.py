@@ -14,7 +14,7 @@ FILES = sorted(p for p in ROOT.rglob("*.py") if "_datasets" not in p.parts)
 LEVELS = [
     {"_version", "device", "rng", "names", "progress", "metrics", "statistics", "results", "bundle"},
     {"data", "nn"},
-    {"backbones", "coordinators", "objectives", "prompts", "adapters", "heads", "pareto", "readout"},
+    {"backbones", "coordinators", "objectives", "prompts", "adapters", "heads", "pareto", "readout", "egos", "inputs"},
     {"pretrain", "adapt", "evaluate"},  # the verbs, and every file that is not named here
     {"graphllm", "ltv", "report"},
     {"cli", "__main__"},

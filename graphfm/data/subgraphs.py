@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -207,11 +208,13 @@ def ego_nets(
     at_least: int = 10,
     at_most: int = 30,
     generator: torch.Generator | None = None,
+    luck: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Members of the ego net of each centre, ``[S, at_most]``, padded with -1; the centre comes first.
 
     The neighbourhood of ``hops`` steps; where it holds fewer than ``at_least`` nodes it grows step by step to
     ``max_hops``; where it holds more than ``at_most``, a random choice is kept. Nothing but structure is looked at.
+    ``luck(centre, node)``, numbers in [0, 1) for ``[M]`` pairs, chooses in the place of ``generator``: the least stay.
     """
     count = centres.numel()
     owner = torch.arange(count)
@@ -229,17 +232,18 @@ def ego_nets(
         if frontier.numel() == 0:
             break
         reached = torch.cat([reached, frontier]).sort().values
-    return _padded_choice(reached, centres, adj.num_nodes, at_most, generator)
+    who = torch.div(reached, adj.num_nodes, rounding_mode="floor")
+    node = reached - who * adj.num_nodes
+    if luck is None:
+        drawn = torch.rand(who.numel(), generator=generator, dtype=torch.float64)
+    else:
+        drawn = luck(centres[who], node).double()
+    return _padded_choice(who, node, centres, at_most, drawn)
 
 
-def _padded_choice(
-    reached: Tensor, centres: Tensor, num_nodes: int, at_most: int, generator: torch.Generator | None
-) -> Tensor:
-    who = torch.div(reached, num_nodes, rounding_mode="floor")
-    node = reached - who * num_nodes
-    luck = torch.rand(reached.numel(), generator=generator, dtype=torch.float64)
-    luck[node == centres[who]] = -1.0  # the centre always stays
-    order = torch.argsort(who + (luck + 1) / 2.000001)
+def _padded_choice(who: Tensor, node: Tensor, centres: Tensor, at_most: int, luck: Tensor) -> Tensor:
+    luck = luck.masked_fill(node == centres[who], -1.0)  # the centre always stays
+    order = torch.argsort(who + (luck + 1) / 2.000001, stable=True)
     who, node = who[order], node[order]
     size = torch.bincount(who, minlength=centres.numel())
     rank = torch.arange(who.numel()) - (torch.cumsum(size, 0) - size)[who]

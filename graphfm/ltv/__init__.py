@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphfm.ltv.audit import audit_leaks
     from graphfm.ltv.bgnbd import BGNBD
+    from graphfm.ltv.bootstrap import Difference, Sample, paired_bootstrap
     from graphfm.ltv.btyd import BTYD
+    from graphfm.ltv.evaluate import Setup, evaluate_ltv
     from graphfm.ltv.forecast import Forecast
     from graphfm.ltv.gammagamma import GammaGamma
     from graphfm.ltv.gini import normalised_gini
     from graphfm.ltv.heads import MonotoneHead, ZILNHead
     from graphfm.ltv.labels import Labels, future_value
+    from graphfm.ltv.maker import Maker
     from graphfm.ltv.metrics import ltv_scores, monotonicity_violations
     from graphfm.ltv.origins import Origins, rolling_origins
     from graphfm.ltv.plain import HistoricMean, Mean, Zero
@@ -29,14 +32,18 @@ if TYPE_CHECKING:
 _WHERE = {
     "BGNBD": "bgnbd",
     "BTYD": "btyd",
+    "Difference": "bootstrap",
     "Forecast": "forecast",
     "GammaGamma": "gammagamma",
     "HistoricMean": "plain",
     "Labels": "labels",
+    "Maker": "maker",
     "Mean": "plain",
     "MonotoneHead": "heads",
     "Origins": "origins",
     "Population": "population",
+    "Sample": "bootstrap",
+    "Setup": "evaluate",
     "Task": "task",
     "Tweedie": "tweedie",
     "TwoStage": "two_stage",
@@ -45,25 +52,31 @@ _WHERE = {
     "Zero": "plain",
     "audit_leaks": "audit",
     "choose": "population",
+    "evaluate_ltv": "evaluate",
     "future_value": "labels",
     "ltv_scores": "metrics",
     "make_task": "task",
     "monotonicity_violations": "metrics",
     "normalised_gini": "gini",
+    "paired_bootstrap": "bootstrap",
     "rolling_origins": "origins",
 }
 
 __all__ = [
     "BGNBD",
     "BTYD",
+    "Difference",
     "Forecast",
     "GammaGamma",
     "HistoricMean",
     "Labels",
+    "Maker",
     "Mean",
     "MonotoneHead",
     "Origins",
     "Population",
+    "Sample",
+    "Setup",
     "Task",
     "Tweedie",
     "TwoStage",
@@ -72,11 +85,13 @@ __all__ = [
     "Zero",
     "audit_leaks",
     "choose",
+    "evaluate_ltv",
     "future_value",
     "ltv_scores",
     "make_task",
     "monotonicity_violations",
     "normalised_gini",
+    "paired_bootstrap",
     "rolling_origins",
 ]
 

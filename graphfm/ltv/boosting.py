@@ -26,11 +26,11 @@ Boosters = dict[str, Any]  # name to lightgbm.Booster; a horizon's models begin 
 
 @dataclasses.dataclass(frozen=True)
 class Trees:
-    """How trees are grown.
+    """How trees are grown; small and slow by default, since payers are few.
 
     Attributes:
         neighbours: whether they see the means of neighbours, see :func:`graphfm.ltv.tabular.tabular`.
-        rounds: trees at most; as many where there is nothing to stop by, but no more than 100.
+        rounds: trees at most; without anything to stop by no more than 3 / rate.
         patience: rounds without a better validation score after which growing stops.
         rate: step size.
         leaves: leaves a tree.
@@ -39,11 +39,11 @@ class Trees:
     """
 
     neighbours: bool = False
-    rounds: int = 1000
-    patience: int = 50
-    rate: float = 0.03
-    leaves: int = 15
-    least: int = 20
+    rounds: int = 2000
+    patience: int = 100
+    rate: float = 0.01
+    leaves: int = 7
+    least: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ def boost(
     Args:
         x: ``[N, F]``.
         y: ``[N]``.
-        val: the same of the validation set; ``None``: 100 rounds, or as many as ``trees`` allows.
+        val: the same of the validation set; ``None``: there is none.
         trees: how.
         objective: parameters of LightGBM that say what is minimised, and so what validation looks at.
 
@@ -102,7 +102,7 @@ def boost(
     }
     rows = lightgbm.Dataset(x, y, params={"verbosity": -1}, free_raw_data=True)
     if val is None or len(val[1]) < _ENOUGH:
-        return lightgbm.train(settings, rows, num_boost_round=min(trees.rounds, 100))
+        return lightgbm.train(settings, rows, num_boost_round=min(trees.rounds, round(3 / trees.rate)))
     held_out = lightgbm.Dataset(*val, reference=rows)
     stop = lightgbm.early_stopping(trees.patience, verbose=False)
     return lightgbm.train(settings, rows, num_boost_round=trees.rounds, valid_sets=[held_out], callbacks=[stop])

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import copy
-import logging
 import time
 from typing import Any, cast
 
 import torch
 from torch_geometric.data import Data
 
-from graphfm.adapters.attach import attach
-from graphfm.adapters.handle import Handle
-from graphfm.adapters.method import Method
+from graphfm.beside import check_meant_for, put
 from graphfm.coordinators import Coordinators
 from graphfm.data.checks import check_graph, check_labels
 from graphfm.data.splits import Split
 from graphfm.device import as_device
 from graphfm.egos import EgoReadout, Egos
 from graphfm.fitted import Fitted
-from graphfm.foreign import bare_backbone
+from graphfm.fitting import numbers
 from graphfm.heads import LinearHead, PrototypeHead
 from graphfm.methods import METHODS, Adapter, Recipe, combined
 from graphfm.pretrained import Pretrained
 from graphfm.prompts.base import Prompt
-from graphfm.prompts.prompted import prompted
 from graphfm.readout import Readout
 from graphfm.rng import isolated_rng
 from graphfm.tokens import TokenPrompts, Tokens
@@ -33,8 +29,6 @@ from graphfm.tuning import Target, finetune, fit_frozen, trained
 __all__ = ["METHODS", "PROTOCOLS", "adapt"]
 
 PROTOCOLS = ("honest", "paper")
-
-_log = logging.getLogger(__name__)
 
 
 def adapt(
@@ -116,8 +110,7 @@ def adapt(
         return adapt_as_published(
             pretrained, data, split, method=method, seed=seed, device=device, epochs=epochs, lr=lr
         )
-    if recipe.prompt is not None:
-        _check_meant_for(recipe.prompt, pretrained.card)
+    check_meant_for(recipe.prompt, pretrained.card)
     where = as_device(device)
     started = time.perf_counter()
     with isolated_rng(seed, where):
@@ -136,7 +129,7 @@ def adapt(
         "seed": seed,
         "train_nodes": split.train.numel(),
         **({} if ego is None else {"ego": repr(ego)}),
-        "trained_parameters": sum(p.numel() for p in trained(fitted, recipe.method)),
+        "trained_parameters": numbers(trained(fitted, recipe.method)),
         "seconds": time.perf_counter() - started,
     }
     return fitted
@@ -177,34 +170,15 @@ def _carried(pretrained: Pretrained, device: torch.device) -> Coordinators | Tok
 
 def _freeze(fitted: Fitted, recipe: Recipe, seed: int) -> None:
     """Freeze the backbone where an adapter or a prompt is trained in its place, and put these in theirs."""
-    network = bare_backbone(fitted.backbone)
-    if isinstance(recipe.adapter, Method):
-        handle = attach(network, recipe.adapter, misfits="skip", seed=seed)
-    elif recipe.adapter is not None:
-        handle = recipe.adapter(network)
-        if not isinstance(handle, Handle):
-            raise TypeError(f"adapter: the function must return the handle that attach gave it, got {handle!r}.")
-    if recipe.adapter is not None:
-        fitted.card["adapted"] = sorted(handle.changes())
-    if recipe.prompt is not None:
-        _put_before(fitted, copy.deepcopy(recipe.prompt), freeze=recipe.adapter is None)
-
-
-def _put_before(fitted: Fitted, prompt: Prompt, *, freeze: bool) -> None:
-    """Put the prompt before the network and, where it prescribes a head, that in the place of ours."""
+    if recipe.adapter is None and recipe.prompt is None:
+        return
     device = next(fitted.backbone.parameters()).device
-    fitted.backbone = under = prompted(fitted.backbone, prompt, freeze=freeze)
-    head: Any = prompt.head(fitted.num_classes)
+    fitted.backbone, adapted = put(fitted.backbone, recipe, seed)
+    if recipe.adapter is not None:
+        fitted.card["adapted"] = adapted
+    prompt = fitted.prompt
+    head: Any = None if prompt is None else prompt.head(fitted.num_classes)
     if head is not None:
         # Such a head compares what the prompt reads out, as it comes, with means or tokens of the same space.
-        fitted.readout = fitted.readout.bare(under.out_channels).to(device)
+        fitted.readout = fitted.readout.bare(cast(int, fitted.backbone.out_channels)).to(device)
         fitted.head = head.to(device)
-
-
-def _check_meant_for(prompt: Prompt, card: dict[str, Any]) -> None:
-    """Warn where the card tells of a pretraining that the prompt is not meant for; a card may tell nothing."""
-    wanted, objective = getattr(prompt, "meant_for", ()), card.get("objective")
-    tasks = [task.split(" ")[0] for task in card.get("history", {}).get("tasks", {})]
-    if wanted and objective is not None and not {objective, *tasks} & set(wanted):
-        name, known = type(prompt).__name__, " or ".join(wanted)
-        _log.warning("%s is meant for a model pretrained by %s; this one was by %s", name, known, objective)

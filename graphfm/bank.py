@@ -9,7 +9,7 @@ import re
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from torch_geometric.data import Data
 from graphfm.adapters import store
 from graphfm.adapters.handle import names
 from graphfm.adapters.store import base_state
+from graphfm.beside import base_of
 from graphfm.bundle import CheckpointError, check_writable, read_bundle, refusing, write_bundle
 from graphfm.fitted import Fitted, build_fitted, describe_fitted
 from graphfm.foreign import bare_backbone
 from graphfm.pretrained import Pretrained
+from graphfm.prompts.base import Prompt
 
 __all__ = ["AdapterBank"]
 
@@ -33,28 +35,36 @@ _STEM = "banked"
 class AdapterBank:
     """Fitted models that share a pretrained network, by name.
 
-    Of each model the folder keeps adapters, head, readout and the target's way into the network, not the network. The
-    network stays in memory, is never read again, and is bit by bit what it was after every call; while one call uses
-    it, others wait.
+    Of each model the folder keeps adapters, prompt, head, readout and the target's way into the network, not the
+    network. That stays in memory, is never read again, and is bit by bit what it was after every call; while one call
+    uses it, others wait.
 
     Args:
         pretrained: the base; its backbone is used as it is, where it is.
         folder: of the bank; made if it is not there. One that holds models already goes on.
         keep: how many models' own tensors stay in memory, those used last.
+        prompts: classes of prompts of your own; those of :mod:`graphfm.prompts` are known.
 
     Raises:
         ValueError: an adapter is attached to the base already.
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, pretrained: Pretrained, folder: str | os.PathLike[str], *, keep: int = 32) -> None:
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        folder: str | os.PathLike[str],
+        *,
+        keep: int = 32,
+        prompts: Iterable[type[Prompt]] = (),
+    ) -> None:
         self.backbone = pretrained.backbone
         attached = names(self.backbone)
         if attached:
             raise ValueError(f"the base has adapters of its own ({attached}); detach them first.")
         if keep < 0:
             raise ValueError(f"keep must not be negative, got {keep}.")
-        self.folder, self.keep = check_writable(folder), keep
+        self.folder, self.keep, self.prompts = check_writable(folder), keep, list(prompts)
         self.base = _hash(self.backbone)
         self._inner = store.fingerprint(bare_backbone(self.backbone))
         self._read: OrderedDict[str, tuple[dict[str, Any], dict[str, Tensor]]] = OrderedDict()
@@ -72,16 +82,16 @@ class AdapterBank:
 
         Args:
             name: of letters, digits, ``_`` and ``-``.
-            fitted: what :func:`graphfm.adapt` made with an adapter, a probe or prototypes.
+            fitted: what :func:`graphfm.adapt` made with an adapter, a prompt, a probe or prototypes.
 
         Raises:
-            ValueError: a bad name; a backbone that is not the base (fine-tuned, of another checkpoint, with a prompt).
+            ValueError: a bad name; a backbone that is not the base (fine-tuned, of another checkpoint).
             OSError: the folder cannot be written.
         """
         folder = self._place(name)
-        if _hash(fitted.backbone) != self.base:
+        if _hash(base_of(fitted.backbone)) != self.base:
             raise ValueError(
-                "the backbone of this model is not the bank's base: it was fine-tuned, wrapped, or is of another "
+                "the backbone of this model is not the bank's base: it was fine-tuned, or is of another "
                 "checkpoint. The bank keeps what is trained beside a frozen base; use Fitted.save for others."
             )
         settings, tensors = describe_fitted(fitted)
@@ -147,17 +157,20 @@ class AdapterBank:
         with self._lock:
             settings, tensors = self._bundle(name)
             modes = {module: module.training for module in self.backbone.modules()}
+            moving = [p for p in self.backbone.parameters() if p.requires_grad]
             folder = self.folder / name
             fitted: Fitted | None = None
             try:
                 with refusing(folder, "banked model"):
-                    fitted = build_fitted(settings, tensors, self.backbone, folder, base=self._inner)
+                    fitted = build_fitted(settings, tensors, self.backbone, folder, self._inner, self.prompts)
                 yield fitted
             finally:
                 for handle in [] if fitted is None else fitted.adapters:
                     handle.detach()
                 for module, mode in modes.items():
                     module.training = mode
+                for parameter in moving:
+                    parameter.requires_grad_(True)
 
     def _bundle(self, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         self._check_there(name)

@@ -12,16 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from graphfm.adapters import store
-from graphfm.adapters.handle import Handle, names
+from graphfm.adapters.handle import Handle
 from graphfm.adapters.store import base_state
+from graphfm.beside import base_of, describe, handles_of, prompt_of, rebuild
 from graphfm.checkpoint import CheckpointError, build_module, describe_module, read_bundle, refusing, write_bundle
 from graphfm.coordinators import Coordinators
 from graphfm.data.checks import check_graph
 from graphfm.data.features import Projection, Unifier, raw_features
 from graphfm.device import as_device
 from graphfm.egos import EgoReadout
-from graphfm.foreign import bare_backbone
 from graphfm.heads import LinearHead, PrototypeHead
 from graphfm.inputs import Inputs
 from graphfm.joined import undirected
@@ -30,7 +29,6 @@ from graphfm.pretrained import describe_joining, load_backbone, load_joining, lo
 from graphfm.prompts import store as stored
 from graphfm.prompts.base import Prompt
 from graphfm.prompts.gppt import TokenHead
-from graphfm.prompts.prompted import Prompted, prompted
 from graphfm.readout import Readout
 from graphfm.tokens import TokenPrompts, Tokens
 
@@ -76,13 +74,12 @@ class Fitted:
     @property
     def adapters(self) -> list[Handle]:
         """What was attached to the backbone and trained in its place; empty where nothing was."""
-        network = base_of(self.backbone)
-        return [Handle(network, name) for name in names(network)]
+        return handles_of(self.backbone)
 
     @property
     def prompt(self) -> Prompt | None:
         """What was put before the frozen backbone, or ``None``."""
-        return getattr(self.backbone, "prompt", None)
+        return prompt_of(self.backbone)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``fitted.json`` and its safetensors, the backbone among them; returns the folder.
@@ -147,33 +144,24 @@ def describe_fitted(fitted: Fitted) -> tuple[dict[str, Any], dict[str, Tensor]]:
     unifier = Unifier(fitted.projection.dim)
     unifier.names, unifier.projections = ["target"], [fitted.projection]
     described, bases = unifier.state()
-    handles = fitted.adapters
+    beside, added = describe(fitted.backbone)
     settings: dict[str, Any] = {
         "readout": describe_module(fitted.readout),
         "head": describe_module(fitted.head),
         "unifier": described,
         "num_classes": fitted.num_classes,
         "coordinators": None,
-        "adapters": [store.describe(handle) for handle in handles],
-        "prompt": None,
+        **beside,
         "card": fitted.card,
     }
     tensors = {f"readout.{k}": v for k, v in fitted.readout.state_dict().items()}
     tensors |= {f"head.{k}": v for k, v in fitted.head.state_dict().items()}
     tensors |= {f"unifier.{k}": v for k, v in bases.items()}
-    tensors |= {f"adapters.{h.name}.{k}": v for h in handles for k, v in h.state_dict().items()}
+    tensors |= added
     if fitted.coordinators is not None:
         settings["coordinators"], state = describe_joining(fitted.coordinators)
         tensors |= {f"coordinators.{k}": v for k, v in state.items()}
-    if fitted.prompt is not None:
-        settings["prompt"] = stored.describe(fitted.prompt) | {"base": store.fingerprint(base_of(fitted.backbone))}
-        tensors |= {f"prompt.{k}": v for k, v in fitted.prompt.state_dict().items()}
     return settings, tensors
-
-
-def base_of(backbone: nn.Module) -> nn.Module:
-    """The user's own network, without the prompt before it and the way edges are handed to it."""
-    return bare_backbone(backbone.backbone if isinstance(backbone, Prompted) else backbone)
 
 
 def build_fitted(
@@ -194,7 +182,7 @@ def build_fitted(
     """
     device = next(network.parameters()).device
     readout = cast(Readout | EgoReadout, build_module(settings["readout"], [Readout, EgoReadout], tensors, "readout."))
-    prompt, own_heads = stored.of_bundle(settings, tensors, prompts)
+    prompt, own_heads = stored.of_bundle(settings, tensors, settings["num_classes"], prompts)
     made = build_module(settings["head"], [LinearHead, PrototypeHead, *own_heads], tensors, "head.")
     head = cast(LinearHead | PrototypeHead | TokenHead, made)
     unifier = load_unifier(settings["unifier"], tensors)
@@ -209,9 +197,7 @@ def build_fitted(
     )
     if not fits:
         raise CheckpointError("the parts of the fitted model do not fit each other.")
-    _attach(settings.get("adapters", []), tensors, bare_backbone(network), folder, base)
-    if prompt is not None:
-        network = _put_before(network, prompt, settings)
+    network = rebuild(network, settings, tensors, folder, prompt=prompt, base=base)
     return Fitted(
         network.eval(),
         unifier.projections[0],
@@ -223,12 +209,6 @@ def build_fitted(
     )
 
 
-def _put_before(network: nn.Module, prompt: Prompt, settings: dict[str, Any]) -> nn.Module:
-    if settings["prompt"]["base"] != store.fingerprint(bare_backbone(network)):
-        raise CheckpointError("the prompt was trained before another base (other weights) than the one beside it.")
-    return prompted(network, prompt, freeze=not settings.get("adapters"))
-
-
 def _load_coordinators(
     described: dict[str, Any] | None, tensors: dict[str, Tensor], dim: int, network: nn.Module
 ) -> Coordinators | TokenPrompts | None:
@@ -238,24 +218,3 @@ def _load_coordinators(
     if isinstance(coordinators, Tokens) or (isinstance(coordinators, TokenPrompts) and not coordinators.fits(network)):
         raise CheckpointError("the prompts do not fit the backbone.")
     return coordinators
-
-
-def _attach(
-    described: list[dict[str, Any]],
-    tensors: dict[str, Tensor],
-    network: nn.Module,
-    folder: str | os.PathLike[str],
-    base: str | None,
-) -> None:
-    """All adapters or, where one is refused, none."""
-    done: list[Handle] = []
-    try:
-        for each in described:
-            prefix = f"adapters.{each['name']}."
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            stated = store.fingerprint(network) if base is None else base
-            done.append(store.rebuild(network, each, own, folder, base=stated))
-    except Exception:
-        for handle in done:
-            handle.detach()
-        raise

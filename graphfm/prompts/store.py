@@ -65,13 +65,17 @@ def build(described: dict[str, Any], state: dict[str, Tensor], known: Iterable[t
 
 
 def of_bundle(
-    settings: dict[str, Any], tensors: dict[str, Tensor], known: Iterable[type[Prompt]] = ()
+    settings: dict[str, Any],
+    tensors: dict[str, Tensor],
+    num_classes: int | None = None,
+    known: Iterable[type[Prompt]] = (),
 ) -> tuple[Prompt | None, list[type[nn.Module]]]:
     """The prompt that lies in a fitted model's bundle, and the class of the head that it prescribes, if any.
 
     Args:
-        settings: with ``num_classes``; under ``prompt`` what :func:`describe` gave, or nothing.
+        settings: under ``prompt`` what :func:`describe` gave, or nothing.
         tensors: those of the prompt are ``prompt.*``.
+        num_classes: C; ``None`` where no head of classes stands on it.
         known: classes of your own.
 
     Raises:
@@ -81,8 +85,10 @@ def of_bundle(
         return None, []
     state = {k.removeprefix("prompt."): v for k, v in tensors.items() if k.startswith("prompt.")}
     prompt = build(settings["prompt"], state, known)
+    if num_classes is None:
+        return prompt, []
     with torch.device("meta"):
-        head = prompt.head(settings["num_classes"])
+        head = prompt.head(num_classes)
     return prompt, [] if head is None else [type(head)]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphfm.report.rows import Row, Target, changes
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy_plot", "available", "difference_plot", "seconds_plot"]
+__all__ = ["INK", "LINE", "MUTED", "accuracy_plot", "as_svg", "available", "blank", "difference_plot", "seconds_plot"]
 
 # matplotlib wants colours, the page wants variables: these stand in and are replaced in the finished SVG.
-_INK, _MUTED, _LINE = "#010203", "#010204", "#010205"
+INK, MUTED, LINE = "#010203", "#010204", "#010205"
 _COLOURS = {"floor": "#010206", "control": "#010207", "pretrained": "#010208"}
 _VARIABLES = {
-    _INK: "ink",
-    _MUTED: "muted",
-    _LINE: "line",
+    INK: "ink",
+    MUTED: "muted",
+    LINE: "line",
     "#010206": "floor",
     "#010207": "control",
     "#010208": "pretrained",
@@ -45,9 +45,9 @@ def available() -> bool:
 
 def accuracy_plot(target: Target) -> str:
     """The score of every method of a target: mean, 95 % interval, the single cells behind it; as an ``<svg>``."""
-    figure, axes = _figure(0.75 + _ROW * len(target.rows))
+    figure, axes = blank(0.75 + _ROW * len(target.rows))
     for place, row in enumerate(target.rows):
-        colour = _COLOURS.get(row.group, _MUTED)
+        colour = _COLOURS.get(row.group, MUTED)
         axes.plot(_percent(row.values), [place] * len(row.values), "|", color=colour, alpha=0.35, markersize=6)
         _dot(axes, place, row.score.mean, row.score.half_width, colour, filled=True)
         if row.is_floor:
@@ -56,7 +56,7 @@ def accuracy_plot(target: Target) -> str:
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, 0.0), min(high, 101.0))  # an interval of few splits may reach beyond what can be
     axes.set_xlabel(f"{target.measure.names[0]}, %")
-    return _svg(figure, f"Method by {target.measure.names[0]} on {target.title}")
+    return as_svg(figure, f"Method by {target.measure.names[0]} on {target.title}")
 
 
 def difference_plot(targets: Sequence[Target]) -> str:
@@ -68,18 +68,18 @@ def difference_plot(targets: Sequence[Target]) -> str:
     lines: list[tuple[str, Row | None]] = []
     for target, rows in shown:
         lines += [(target.title, None), *((row.method, row) for row in rows)]
-    figure, axes = _figure(0.75 + _ROW * len(lines))
-    axes.axvline(0, color=_INK, linewidth=1, zorder=0)
+    figure, axes = blank(0.75 + _ROW * len(lines))
+    axes.axvline(0, color=INK, linewidth=1, zorder=0)
     for place, (_, row) in enumerate(lines):
         if row is not None and row.difference is not None:
             one = row.difference
-            colour = _COLOURS.get(row.group, _MUTED)
+            colour = _COLOURS.get(row.group, MUTED)
             _dot(axes, place, one.mean, one.half_width, colour, filled=changes(one) != "unclear")
     _methods(axes, [name for name, _ in lines], bold=[row is None for _, row in lines])
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -1.0), max(high, 1.0))  # zero is always in sight
     axes.set_xlabel("points above the best rule")
-    return _svg(figure, "Paired differences to the best training-free rule")
+    return as_svg(figure, "Paired differences to the best training-free rule")
 
 
 def seconds_plot(targets: Sequence[Target]) -> str:
@@ -99,14 +99,14 @@ def seconds_plot(targets: Sequence[Target]) -> str:
             points.append((max(cost, 1e-4), 100 * accuracy, method, rows[0].group))
     if len(points) < 2:
         return ""
-    figure, axes = _figure(3.4)
+    figure, axes = blank(3.4)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for cost, accuracy, _, group in points:
-        colour = _COLOURS.get(group, _MUTED)
+        colour = _COLOURS.get(group, MUTED)
         axes.plot(cost, accuracy, "o", color=colour, markersize=6, markeredgecolor=_CARD, zorder=3)
     axes.minorticks_off()
-    axes.grid(axis="both", color=_LINE, linewidth=0.6)
+    axes.grid(axis="both", color=LINE, linewidth=0.6)
     axes.margins(x=0.12, y=0.12)
     best = max((accuracy for _, accuracy, _, group in points if group == "floor"), default=math.nan)
     named = [point for point in points if point[3] != "floor" or point[1] == best]  # the rules lie too close for names
@@ -114,15 +114,15 @@ def seconds_plot(targets: Sequence[Target]) -> str:
     axes.set_xlabel("seconds a cell (fit and prediction)")
     name = targets[0].measure.names[0]
     axes.set_ylabel(f"{name}, %")
-    return _svg(figure, f"Seconds against {name}")
+    return as_svg(figure, f"Seconds against {name}")
 
 
 def _percent(values: Sequence[float]) -> list[float]:
     return [100 * value for value in values]
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
-    """A figure of its own: nothing of pyplot's global state is touched."""
+def blank(height: float) -> tuple[Figure, Axes]:
+    """An empty plot in the look of the page; nothing of pyplot's global state is touched."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
@@ -131,11 +131,11 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     axes.patch.set_visible(False)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set_color(_LINE)
-    axes.tick_params(length=0, labelsize=9, labelcolor=_MUTED)
-    axes.xaxis.label.set(color=_MUTED, size=9)
-    axes.yaxis.label.set(color=_MUTED, size=9)
-    axes.grid(axis="x", color=_LINE, linewidth=0.6)
+        spine.set_color(LINE)
+    axes.tick_params(length=0, labelsize=9, labelcolor=MUTED)
+    axes.xaxis.label.set(color=MUTED, size=9)
+    axes.yaxis.label.set(color=MUTED, size=9)
+    axes.grid(axis="x", color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     return figure, axes
 
@@ -155,7 +155,7 @@ def _methods(axes: Axes, names: Sequence[str], *, bold: Sequence[bool]) -> None:
     axes.set_yticks(range(len(names)), [_short(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     for label, heavy in zip(axes.get_yticklabels(), bold, strict=True):
-        label.set(color=_INK, parse_math=False, fontweight="bold" if heavy else "normal")
+        label.set(color=INK, parse_math=False, fontweight="bold" if heavy else "normal")
 
 
 def _short(name: str) -> str:
@@ -185,13 +185,19 @@ def _label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> Non
             ha="right" if before else "left",
             va="center",
             size=9,
-            color=_INK,
+            color=INK,
             parse_math=False,
         )
 
 
-def _svg(figure: Figure, title: str) -> str:
-    """The figure as an ``<svg>`` element that takes the page's colours, font and width."""
+def as_svg(figure: Figure, title: str, variables: Mapping[str, str] | None = None) -> str:
+    """The figure as an ``<svg>`` element that takes the page's colours, font and width.
+
+    Args:
+        figure: drawn in the stand-in colours of this file.
+        title: for those who cannot see it.
+        variables: further stand-ins and the names of the CSS variables that replace them.
+    """
     import html
 
     import matplotlib
@@ -207,7 +213,7 @@ def _svg(figure: Figure, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' id="(figure|axes|patch|matplotlib|xtick|ytick|line2d|text|legend)[^"]*"', "", text)
     text = text.replace("xlink:href", "href")
-    for colour, name in _VARIABLES.items():
+    for colour, name in {**_VARIABLES, **(variables or {})}.items():
         text = text.replace(colour, f"var(--{name})")
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", text)
     label = html.escape(title, quote=True)

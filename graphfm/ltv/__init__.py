@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from graphfm.ltv.forecast import Forecast
     from graphfm.ltv.gammagamma import GammaGamma
     from graphfm.ltv.gini import normalised_gini
+    from graphfm.ltv.grepo import GRePO
     from graphfm.ltv.heads import MonotoneHead, ZILNHead
     from graphfm.ltv.labels import Labels, future_value
     from graphfm.ltv.maker import Maker
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from graphfm.ltv.origins import Origins, rolling_origins
     from graphfm.ltv.plain import HistoricMean, Mean, Zero
     from graphfm.ltv.population import Population, choose
+    from graphfm.ltv.pretraining import PurchaseEncoder
+    from graphfm.ltv.single_task import SingleTask
     from graphfm.ltv.task import Task, make_task
     from graphfm.ltv.tweedie import Tweedie
     from graphfm.ltv.two_stage import TwoStage
@@ -34,6 +37,7 @@ _WHERE = {
     "BTYD": "btyd",
     "Difference": "bootstrap",
     "Forecast": "forecast",
+    "GRePO": "grepo",
     "GammaGamma": "gammagamma",
     "HistoricMean": "plain",
     "Labels": "labels",
@@ -42,8 +46,10 @@ _WHERE = {
     "MonotoneHead": "heads",
     "Origins": "origins",
     "Population": "population",
+    "PurchaseEncoder": "pretraining",
     "Sample": "bootstrap",
     "Setup": "evaluate",
+    "SingleTask": "single_task",
     "Task": "task",
     "Tweedie": "tweedie",
     "TwoStage": "two_stage",
@@ -67,6 +73,7 @@ __all__ = [
     "BTYD",
     "Difference",
     "Forecast",
+    "GRePO",
     "GammaGamma",
     "HistoricMean",
     "Labels",
@@ -75,8 +82,10 @@ __all__ = [
     "MonotoneHead",
     "Origins",
     "Population",
+    "PurchaseEncoder",
     "Sample",
     "Setup",
+    "SingleTask",
     "Task",
     "Tweedie",
     "TwoStage",

@@ -1,0 +1,64 @@
+"""A model of its own for each horizon: what sharing a trunk has to beat."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphfm.ltv.forecast import Forecast
+from graphfm.ltv.grepo import GRePO
+from graphfm.ltv.labels import Labels
+from graphfm.ltv.task import Task
+
+__all__ = ["SingleTask", "of_horizon"]
+
+
+def of_horizon(task: Task, place: int) -> Task:
+    """The same task for one of its horizons."""
+    labels, one = task.labels, (task.horizons[place],)
+    if labels is not None:
+        labels = Labels(labels.value[:, place : place + 1], one, labels.clipped[place : place + 1])
+    # The snapshot of the whole task, not one for each horizon.
+    return dataclasses.replace(task, horizons=one, labels=labels, graph=task.snapshot)
+
+
+class SingleTask:
+    """As many :class:`~graphfm.ltv.grepo.GRePO` as there are horizons; arguments are theirs.
+
+    They share the frozen encoder, which knows no horizons. Nothing keeps their forecasts from falling over the
+    horizons.
+    """
+
+    __signature__ = inspect.signature(GRePO)
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.models: list[GRePO] = [GRePO(**options)]  # errors in the options are told at once
+
+    def fit(self, tasks: Sequence[Task], val: Sequence[Task] = ()) -> SingleTask:
+        """Fit one model after the other."""
+        options, self.models = dict(self.options), []
+        for place in range(len(tasks[0].horizons) if tasks else 1):
+            model = GRePO(**options)
+            model.fit([of_horizon(task, place) for task in tasks], [of_horizon(task, place) for task in val])
+            if model.encoder is not None:
+                options["graph"] = model.encoder
+            self.models.append(model)
+        return self
+
+    def predict(self, task: Task) -> Forecast:
+        """Forecasts of all models side by side."""
+        if len(task.horizons) != len(self.models):
+            raise ValueError(f"the models are of {len(self.models)} horizons, the task asks for {task.horizons}.")
+        parts = [model.predict(of_horizon(task, place)) for place, model in enumerate(self.models)]
+        quantiles = [part.quantiles for part in parts if part.quantiles is not None]
+        return Forecast(
+            np.concatenate([part.pay for part in parts], axis=1),
+            np.concatenate([part.mean for part in parts], axis=1),
+            np.concatenate(quantiles, axis=1) if quantiles else None,
+            parts[0].levels,
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -38,7 +38,8 @@ class Recipe:
     """What is trained.
 
     Attributes:
-        method: one of :data:`METHODS`; with an adapter or a prompt ``"finetune"``, but of these and the head alone.
+        method: one of :data:`METHODS` or of a task's own; with an adapter or a prompt ``"finetune"``, but of these and
+            the head alone.
         adapter: to be attached to the frozen backbone, or ``None``.
         prompt: to be put before it, or ``None``.
     """
@@ -54,12 +55,13 @@ class Recipe:
         return "+".join(parts) or self.method
 
 
-def parse(text: str) -> Recipe:
+def parse(text: str, known: Sequence[str] = METHODS) -> Recipe:
     """Read a method's name.
 
     Args:
-        text: one of :data:`METHODS`, or ``adapter:Name(...)`` and ``prompt:Name(...)``, joined by ``+``. A name is one
+        text: one of ``known``, or ``adapter:Name(...)`` and ``prompt:Name(...)``, joined by ``+``. A name is one
             of :mod:`graphfm.adapters` or of ``graphfm.prompts``, or ``module:Name``; arguments are literals.
+        known: the plain methods of a task. Where ``"finetune"`` is none of them nothing is trained beside a network.
 
     Raises:
         ValueError: an unknown method or name (with those there are), arguments that cannot be read or do not fit, an
@@ -67,25 +69,27 @@ def parse(text: str) -> Recipe:
     """
     if not isinstance(text, str):
         raise ValueError(f"method must be text such as 'adapter:LoRA(rank=8)', got {text!r}; or give adapter=.")
-    if text in METHODS:
+    if text in known:
         return Recipe(text)
+    if "finetune" not in known:
+        raise ValueError(f"method must be one of {tuple(known)}, got {text!r}.")
     made: dict[str, Any] = {}
     for part in _BETWEEN.split(text):
-        kind, name, arguments = _taken_apart(part, text)
+        kind, name, arguments = _taken_apart(part, text, known)
         if kind in made:
             raise ValueError(f"method {text!r} names two {_PACKAGES[kind]}; one of each can be trained.")
         made[kind] = _made(kind, name, arguments, part)
     return Recipe("finetune", **made)
 
 
-def combined(method: str, adapter: Adapter | None, prompt: Prompt | None) -> Recipe:
-    """What is trained, from a name and the objects beside it.
+def combined(method: str, adapter: Adapter | None, prompt: Prompt | None, known: Sequence[str] = METHODS) -> Recipe:
+    """What is trained, from a name (see :func:`parse`) and the objects beside it.
 
     Raises:
         ValueError: a bad name; objects beside a name that leaves no room for them.
         TypeError: no adapter, or no prompt; a class in the place of an object.
     """
-    read = parse(method)
+    read = parse(method, known)
     if adapter is None and prompt is None:
         return read
     if read != Recipe("finetune"):
@@ -97,11 +101,11 @@ def combined(method: str, adapter: Adapter | None, prompt: Prompt | None) -> Rec
     return Recipe("finetune", adapter, prompt)
 
 
-def _taken_apart(part: str, text: str) -> tuple[str, str, str]:
+def _taken_apart(part: str, text: str, known: Sequence[str]) -> tuple[str, str, str]:
     found = _PART.fullmatch(part)
     if found is None or found[1] not in _PACKAGES:
         raise ValueError(
-            f"method must be one of {METHODS}, or adapter:Name(...), prompt:Name(...) or both joined by '+', got "
+            f"method must be one of {tuple(known)}, or adapter:Name(...), prompt:Name(...) or both joined by '+', got "
             f"{part.strip()!r}{'' if part == text else f' in {text!r}'}."
         )
     return found[1], found[2], found[3] or "()"

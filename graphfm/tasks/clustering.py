@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 from graphfm.baselines.clusters import ClusterFloor, check_clusters, cluster_floor, kmeans
 from graphfm.data.checks import check_graph, check_labels
 from graphfm.device import as_device
+from graphfm.methods import Recipe
 from graphfm.metrics import clustering_scores
 from graphfm.pretrained import Pretrained
 from graphfm.readout import Readout
@@ -57,7 +58,7 @@ def cluster(
     check_clusters(clusters, int(data.num_nodes))
     where = as_device(device)
     inputs = read_graph(data, pretrained.unifier.projection(data), where)
-    network = own_network(pretrained, method, None, inputs, where)
+    network = own_network(pretrained, Recipe(method), None, inputs, where)
     hops, skip = (2, inputs.x.size(1)) if method == "readout" else (0, 0)
     readout = Readout(cast(int, network.out_channels), hops, skip).to(where)
     h = inputs.embed(network)

@@ -5,25 +5,30 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from graphfm.baselines.graphs import check_graphs
+from graphfm.beside import prompt_of
 from graphfm.data.checks import check_graph
 from graphfm.data.features import Projection, raw_features
 from graphfm.data.splits import Split
 from graphfm.device import as_device
-from graphfm.fitted import Inputs
-from graphfm.heads import LinearHead, PrototypeHead, fit_logistic
+from graphfm.fitting import Lesson, fit_head, numbers, train
+from graphfm.heads import LinearHead, PrototypeHead
+from graphfm.inputs import Inputs
+from graphfm.methods import Adapter, combined
 from graphfm.nn.adjacency import neighbours
 from graphfm.pretrained import Pretrained
+from graphfm.prompts.base import Prompt
+from graphfm.prompts.gppt import TokenHead
 from graphfm.rng import isolated_rng
-from graphfm.tasks.network import Attach, card_of, own_network, read_graph, train, trained_numbers
+from graphfm.tasks.network import Attach, card_of, own_network, read_graph
 from graphfm.tasks.pooled import PooledReadout
 from graphfm.tasks.stored import Stored, load_stored, save_stored
 
@@ -48,7 +53,7 @@ class FittedGraphs:
     network: nn.Module
     projection: Projection
     readout: PooledReadout
-    head: LinearHead | PrototypeHead
+    head: LinearHead | PrototypeHead | TokenHead
     num_classes: int
     card: dict[str, Any]
 
@@ -71,7 +76,7 @@ class FittedGraphs:
         """Write ``graphs.json`` and its safetensors; returns the folder.
 
         Raises:
-            ValueError: a network that keeps weights out of its state dict, as one with adapters does.
+            ValueError: a network that keeps weights out of its state dict which are no adapter's.
             OSError: the folder cannot be written.
         """
         parts = Stored(self.network, self.projection, self.readout, self.head, self.card)
@@ -83,15 +88,22 @@ class FittedGraphs:
         folder: str | os.PathLike[str],
         *,
         backbone: nn.Module | None = None,
+        prompts: Iterable[type[Prompt]] = (),
         device: torch.device | str | None = None,
     ) -> FittedGraphs:
-        """Read a folder that :meth:`save` wrote; ``backbone`` takes the weights of a class of your own.
+        """Read a folder that :meth:`save` wrote.
+
+        Args:
+            folder: the model.
+            backbone: takes the weights of a class of your own.
+            prompts: classes of prompts of your own.
+            device: where to put it.
 
         Raises:
             CheckpointError: no saved model, or one that is damaged or foreign.
         """
-        found = load_stored(folder, "graphs", PooledReadout, [LinearHead, PrototypeHead], backbone, device)
-        head = cast(LinearHead | PrototypeHead, found.head)
+        found = load_stored(folder, "graphs", PooledReadout, [LinearHead, PrototypeHead], backbone, device, prompts)
+        head = cast(LinearHead | PrototypeHead | TokenHead, found.head)
         readout = cast(PooledReadout, found.readout)
         return cls(found.network, found.projection, readout, head, head.num_classes, found.card)
 
@@ -102,6 +114,8 @@ def adapt_graphs(
     split: Split,
     *,
     method: str = "finetune",
+    adapter: Adapter | None = None,
+    prompt: Prompt | None = None,
     seed: int,
     device: torch.device | str | None = None,
     attach: Attach | None = None,
@@ -123,10 +137,14 @@ def adapt_graphs(
         data: a batch of graphs with class labels ``y`` ``[G]`` (negative where unknown), as ``load("mutag")`` gives.
             Graphs without features get structural ones.
         split: of graphs: ``few_shot(data.y, shots, seed)``.
-        method: ``"probe"``, ``"prototype"`` or ``"finetune"`` (the probe first), as :func:`graphfm.adapt` has them.
-        seed: of head and dropout.
+        method: ``"probe"``, ``"prototype"``, ``"finetune"`` (the probe first), ``"prompt:GPF(k=5)"``,
+            ``"adapter:LoRA(rank=8)"`` or both of these, as :func:`graphfm.adapt` has them. A prompt's own head, where
+            it has one, compares the pooled rows of what the prompt reads out; ``skip`` has no meaning then.
+        adapter: such as ``LoRA(rank=8)``.
+        prompt: such as ``GPF()``.
+        seed: of head, adapter and dropout.
         device: where to train and predict; the CPU by default.
-        attach: a prompt or an adapter (:data:`graphfm.tasks.network.Attach`), trained in place of the weights.
+        attach: anything else that is trained in place of the weights (:data:`graphfm.tasks.network.Attach`).
         pool: ``"sum"`` or ``"mean"`` over a graph's nodes; a mean does not know a graph's size.
         skip: let the head see the pooled unified features beside the embedding.
         transductive: see above.
@@ -137,8 +155,7 @@ def adapt_graphs(
     Raises:
         ValueError: a bad batch, split or option.
     """
-    if method not in GRAPH_METHODS:
-        raise ValueError(f"method must be one of {GRAPH_METHODS}, got {method!r}.")
+    recipe = combined(method, adapter, prompt, GRAPH_METHODS)
     y = check_graphs(data)
     check_graph(data, "data", features=False)
     split.check(y.numel())
@@ -149,26 +166,24 @@ def adapt_graphs(
         projection = _projection(pretrained, data, None if transductive else split.train)
         whole = _Part.of(data, projection, where)
         learned = whole.take(split.train)
-        network = own_network(pretrained, method, attach, learned.inputs, where)
-        readout = PooledReadout(cast(int, network.out_channels), projection.dim if skip else 0, pool).to(where)
-        width = readout.out_channels
-        head = (PrototypeHead if method == "prototype" else LinearHead)(width, classes).to(where)
-        fitted = FittedGraphs(network, projection, readout, head, classes, {})
+        network = own_network(pretrained, recipe, attach, learned.inputs, where, seed)
+        readout, head = _readout_and_head(network, recipe.method, classes, projection.dim if skip else 0, pool)
+        fitted = FittedGraphs(network, projection, readout.to(where), head.to(where), classes, {})
         target = y.to(where)
         _fit_frozen(fitted, whole if transductive else learned, learned, target[split.train])
-        if method == "finetune":
+        if recipe.method == "finetune":
             val = (whole.take(split.val), target[split.val]) if split.val.numel() else None
             options = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay}
             _finetune(fitted, learned, target[split.train], val, options)
     fitted.card = card_of(
         pretrained,
         data,
-        method=method,
+        method=recipe.name if method == "finetune" else method,
         seed=seed,
         pool=pool,
         transductive=transductive,
         train_graphs=split.train.numel(),
-        trained_parameters=trained_numbers(network, head),
+        trained_parameters=numbers([network, head]),
         seconds=time.perf_counter() - started,
     )
     return fitted
@@ -210,31 +225,34 @@ def _projection(pretrained: Pretrained, data: Data, graphs: Tensor | None) -> Pr
     return pretrained.unifier.projection(some)
 
 
+def _readout_and_head(
+    network: nn.Module, method: str, classes: int, beside: int, pool: str
+) -> tuple[PooledReadout, LinearHead | PrototypeHead | TokenHead]:
+    prompt, channels = prompt_of(network), cast(int, network.out_channels)
+    own: Any = None if prompt is None else prompt.head(classes)
+    if own is not None:
+        # Such a head compares pooled rows as they come with means or tokens of the same space.
+        return PooledReadout(channels, 0, pool), own
+    readout = PooledReadout(channels, beside, pool)
+    return readout, (PrototypeHead if method == "prototype" else LinearHead)(readout.out_channels, classes)
+
+
 @torch.no_grad()
 def _fit_frozen(fitted: FittedGraphs, seen: _Part, learned: _Part, y: Tensor) -> None:
-    network, readout = fitted.network.eval(), fitted.readout
-    readout.calibrate(seen.inputs.embed(network), seen.inputs.x, seen.ptr, seen.batch)
-    z = learned.rows(network, readout)
-    if isinstance(fitted.head, PrototypeHead):
-        fitted.head.fit(z, y)
-    else:
-        fit_logistic(fitted.head, z, y)
+    network, readout, head = fitted.network.eval(), fitted.readout, fitted.head
+    if not hasattr(head, "loss"):
+        readout.calibrate(seen.inputs.embed(network), seen.inputs.x, seen.ptr, seen.batch)
+    fit_head(head, learned.rows(network, readout), y)
 
 
 def _finetune(
     fitted: FittedGraphs, learned: _Part, y: Tensor, val: tuple[_Part, Tensor] | None, options: dict[str, Any]
 ) -> None:
     network, readout, head = fitted.network, fitted.readout, fitted.head
-
-    def validate() -> float:
-        assert val is not None  # for the type checker: only called where it is
-        seen = head.seen[val[1]]
-        scores = head(val[0].rows(network, readout))[seen]
-        return float(F.cross_entropy(scores, val[1][seen])) if bool(seen.any()) else 0.0
-
-    train(
-        [network, head],
-        lambda: F.cross_entropy(head(learned.rows(network, readout)), y),
-        validate=None if val is None else validate,
-        **options,
-    )
+    lesson = Lesson(head, lambda: learned.rows(network, readout), y)
+    validate = None
+    if val is not None:
+        part, known = val
+        validate = lesson.validation(lambda: part.rows(network, readout), known)
+    train([network, head], lesson.loss, validate=validate, **options)
+    lesson.refit()

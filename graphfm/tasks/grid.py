@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from graphfm.evaluate import identity, untrained
+from graphfm.methods import describe, parse
 from graphfm.pretrained import Pretrained
 from graphfm.progress import progress_bar
 from graphfm.results import Result, append, cell_key, environment, peak_memory, read
@@ -110,8 +111,10 @@ def check_methods(pretrained: Pretrained | None, methods: Sequence[str], known: 
         ValueError: see above.
     """
     for method in methods:
-        if method not in known:
-            raise ValueError(f"methods holds {method!r}; there are: {', '.join(known)}.")
+        try:
+            parse(method, known)
+        except ValueError as error:
+            raise ValueError(f"methods holds {method!r}: {error}") from error
     if pretrained is None and methods and tuple(methods) != tuple(known):
         raise ValueError("methods need a pretrained model; pass one, or methods=[] for the rules alone.")
 
@@ -148,4 +151,7 @@ def model_cells(
         return lambda problem, seed: run(model, method, problem, seed)
 
     cells = [Cell(name, control, fresh(method)) for name, method in controls.items()]
-    return cells + [Cell(method, {"group": "pretrained", **about}, ours(method)) for method in methods]
+    for method in methods:
+        beside = describe(parse(method)) if ":" in method else {}
+        cells.append(Cell(method, {"group": "pretrained", **about, **beside}, ours(method)))
+    return cells

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +20,14 @@ from graphfm.data.links import LinkSplit
 from graphfm.data.nonedges import NonEdges
 from graphfm.device import as_device
 from graphfm.fingerprint import edge_digests
-from graphfm.fitted import Inputs
+from graphfm.fitting import numbers, train
+from graphfm.inputs import Inputs
+from graphfm.methods import Adapter, combined
 from graphfm.pretrained import Pretrained
+from graphfm.prompts.base import Prompt
 from graphfm.readout import Readout
 from graphfm.rng import isolated_rng
-from graphfm.tasks.network import Attach, card_of, own_network, read_graph, train, trained_numbers
+from graphfm.tasks.network import Attach, card_of, own_network, read_graph
 from graphfm.tasks.pairs import CosineDecoder, HadamardDecoder, score_pairs
 from graphfm.tasks.stored import Stored, load_stored, save_stored
 
@@ -74,7 +78,7 @@ class FittedLinks:
         """Write ``links.json`` and its safetensors; returns the folder.
 
         Raises:
-            ValueError: a network that keeps weights out of its state dict, as one with adapters does.
+            ValueError: a network that keeps weights out of its state dict which are no adapter's.
             OSError: the folder cannot be written.
         """
         parts = Stored(self.network, self.projection, self.readout, self.decoder, self.card)
@@ -86,14 +90,15 @@ class FittedLinks:
         folder: str | os.PathLike[str],
         *,
         backbone: nn.Module | None = None,
+        prompts: Iterable[type[Prompt]] = (),
         device: torch.device | str | None = None,
     ) -> FittedLinks:
-        """Read a folder that :meth:`save` wrote; ``backbone`` takes the weights of a class of your own.
+        """Read a folder that :meth:`save` wrote; see :meth:`graphfm.tasks.FittedGraphs.load`.
 
         Raises:
             CheckpointError: no saved model, or one that is damaged or foreign.
         """
-        found = load_stored(folder, "links", Readout, [CosineDecoder, HadamardDecoder], backbone, device)
+        found = load_stored(folder, "links", Readout, [CosineDecoder, HadamardDecoder], backbone, device, prompts)
         return cls(found.network, found.projection, cast(Readout, found.readout), found.head, found.card)
 
 
@@ -102,6 +107,8 @@ def adapt_links(
     split: LinkSplit,
     *,
     method: str = "finetune",
+    adapter: Adapter | None = None,
+    prompt: Prompt | None = None,
     seed: int,
     device: torch.device | str | None = None,
     attach: Attach | None = None,
@@ -123,10 +130,13 @@ def adapt_links(
         split: see :func:`graphfm.data.links.link_split`; with ``disjoint`` above 0 the network learns to predict edges
             that it does not see, as it will have to.
         method: ``"cosine"`` (nothing is trained), ``"probe"`` (frozen weights, a trained decoder) or ``"finetune"``
-            (the probe first, then all weights).
-        seed: of decoder, dropout and training negatives.
+            (the probe first, then all weights); or ``"prompt:GPF(k=5)"``, ``"adapter:LoRA(rank=8)"`` or both of these,
+            as :func:`graphfm.adapt` has them. A prompt's own head is one of classes; links keep their decoder.
+        adapter: such as ``LoRA(rank=8)``.
+        prompt: such as ``GPF()``.
+        seed: of decoder, adapter, dropout and training negatives.
         device: where to train and predict; the CPU by default.
-        attach: a prompt or an adapter (:data:`graphfm.tasks.network.Attach`), trained in place of the weights.
+        attach: anything else that is trained in place of the weights (:data:`graphfm.tasks.network.Attach`).
         hops: neighbourhood averages that the decoder sees beside the embedding (:class:`graphfm.readout.Readout`).
         skip: let the decoder see the unified features beside the embedding.
         epochs: steps of the decoder alone, and then of fine-tuning.
@@ -136,8 +146,7 @@ def adapt_links(
     Raises:
         ValueError: a bad option, no training edges, or a backbone that saw what it is to predict.
     """
-    if method not in LINK_METHODS:
-        raise ValueError(f"method must be one of {LINK_METHODS}, got {method!r}.")
+    recipe = combined(method, adapter, prompt, LINK_METHODS)
     if split.train.numel() == 0:
         raise ValueError("split.train is empty; there is nothing to learn from.")
     refuse_leaky(pretrained, split)
@@ -145,7 +154,7 @@ def adapt_links(
     with isolated_rng(seed, where):
         projection = pretrained.unifier.projection(split.graph)
         seen = read_graph(split.message, projection, where)
-        network = own_network(pretrained, method, attach, seen, where)
+        network = own_network(pretrained, recipe, attach, seen, where, seed)
         readout = Readout(cast(int, network.out_channels), hops, projection.dim if skip else 0).to(where)
         decoder: nn.Module = CosineDecoder() if method == "cosine" else HadamardDecoder(readout.out_channels).to(where)
         fitted = FittedLinks(network, projection, readout, decoder, {})
@@ -153,14 +162,14 @@ def adapt_links(
             whole = read_graph(split.graph, projection, where)
             readout.calibrate(whole.embed(network.eval()), whole.x, whole.adj)
         if method != "cosine":
-            _fit(fitted, _Lesson(split, seen, seed), method, epochs, lr, weight_decay)
+            _fit(fitted, _Lesson(split, seen, seed), recipe.method, epochs, lr, weight_decay)
     fitted.card = card_of(
         pretrained,
         split.graph,
-        method=method,
+        method=recipe.name if method == "finetune" else method,
         seed=seed,
         train_edges=split.train.size(1),
-        trained_parameters=trained_numbers(network, decoder),
+        trained_parameters=numbers([network, decoder]),
         seconds=time.perf_counter() - started,
     )
     return fitted

@@ -1,21 +1,24 @@
-"""Fitted task models in folders: a network, what is read out of it, and what stands on that."""
+"""Fitted task models in folders: a network, what is beside it, what is read out of it."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from graphfm.adapters.store import base_state
+from graphfm.beside import base_of, describe, handles_of, rebuild
 from graphfm.checkpoint import CheckpointError, build_module, describe_module, read_bundle, refusing, write_bundle
 from graphfm.data.features import Projection, Unifier
 from graphfm.device import as_device
-from graphfm.foreign import bare_backbone
 from graphfm.pretrained import load_backbone, load_unifier
+from graphfm.prompts.base import Prompt
+from graphfm.prompts.store import of_bundle
 
 __all__ = ["Stored", "load_stored", "save_stored"]
 
@@ -45,24 +48,27 @@ def save_stored(folder: Folder, stem: str, model: Stored) -> Path:
     """Write ``STEM.json`` and its safetensors; returns the folder.
 
     Raises:
-        ValueError: weights that the network keeps out of its state dict, as adapters do.
+        ValueError: weights that the network keeps out of its state dict and that are of no adapter.
         OSError: the folder cannot be written.
     """
-    network = bare_backbone(model.network)
-    state = network.state_dict(keep_vars=True)
-    kept = {id(value) for value in state.values()}
+    network = base_of(model.network)
+    kept = {id(value) for value in network.state_dict(keep_vars=True).values()}
+    kept |= {
+        id(p) for handle in handles_of(network) for change in handle.changes().values() for p in change.parameters()
+    }
     lost = [name for name, parameter in network.named_parameters() if id(parameter) not in kept]
     if lost:
         raise ValueError(
-            f"the network keeps {lost[0]!r} out of its state dict, as adapters do; merge what is attached to it, or "
-            "save that and its base apart."
+            f"the network keeps {lost[0]!r} out of its state dict: save what is attached to it and its base apart."
         )
     unifier = Unifier(model.projection.dim)
     unifier.names, unifier.projections = ["target"], [model.projection]
     described, bases = unifier.state()
-    settings = {"unifier": described, "card": model.card}
+    beside, added = describe(model.network)
+    settings = {"unifier": described, "card": model.card, "backbone": describe_module(network), **beside}
     tensors = {f"unifier.{k}": v for k, v in bases.items()}
-    for name, part in (("backbone", network), ("readout", model.readout), ("head", model.head)):
+    tensors |= {f"backbone.{k}": v for k, v in base_state(network).items()} | added
+    for name, part in (("readout", model.readout), ("head", model.head)):
         settings[name] = describe_module(part)
         tensors |= {f"{name}.{k}": v for k, v in part.state_dict().items()}
     write_bundle(folder, stem, settings, tensors)
@@ -76,6 +82,7 @@ def load_stored(
     heads: Sequence[type[nn.Module]],
     backbone: nn.Module | None,
     device: torch.device | str | None,
+    prompts: Iterable[type[Prompt]] = (),
 ) -> Stored:
     """Read what :func:`save_stored` wrote.
 
@@ -86,13 +93,14 @@ def load_stored(
         heads: classes that the head may have.
         backbone: takes the weights, where the class of the network is none of :mod:`graphfm.backbones`.
         device: where to put it.
+        prompts: classes of prompts of your own.
 
     Raises:
         CheckpointError: no such model, or one that is damaged or foreign.
     """
     settings, tensors = read_bundle(folder, stem)
     with refusing(folder, "fitted model"):
-        found = _built(settings, tensors, readout, heads, backbone)
+        found = _built(settings, tensors, readout, heads, backbone, folder, prompts)
         where = as_device(device)
         for part in (found.network, found.readout, found.head):
             part.to(where).eval()
@@ -105,10 +113,14 @@ def _built(
     readout: type[nn.Module],
     heads: Sequence[type[nn.Module]],
     backbone: nn.Module | None,
+    folder: Folder,
+    prompts: Iterable[type[Prompt]],
 ) -> Stored:
     network: Any = load_backbone(settings["backbone"], tensors, backbone)
+    classes = settings["head"]["arguments"].get("num_classes")
+    prompt, own_heads = of_bundle(settings, tensors, classes, prompts)
     read: Any = build_module(settings["readout"], [readout], tensors, "readout.")
-    head: Any = build_module(settings["head"], heads, tensors, "head.")
+    head: Any = build_module(settings["head"], [*heads, *own_heads], tensors, "head.")
     unifier = load_unifier(settings["unifier"], tensors)
     fits = (
         len(unifier.projections) == 1
@@ -120,4 +132,5 @@ def _built(
     )
     if not fits:
         raise CheckpointError("the parts of the fitted model do not fit each other.")
+    network = rebuild(network, settings, tensors, folder, prompt=prompt)
     return Stored(network, unifier.projections[0], read, head, settings["card"])

@@ -12,7 +12,7 @@ from graphfm.graphllm.backends.base import Counts
 class WordVectors:
     """Mean of fixed random vectors, one a word: the same word has the same vector everywhere."""
 
-    name, dim = "word-vectors", 64
+    name, dim = "word-vectors", 24
 
     def encode(self, texts):
         rows = [self._mean(text.lower().split()) for text in texts]
@@ -31,7 +31,7 @@ class WordVectors:
 
 
 def planted(
-    seed=0, *, nodes=480, classes=("apple", "brick", "cloud", "drum"), clear=0.6, degree=4, homophily=0.75, filler=""
+    seed=0, *, nodes=900, classes=("apple", "brick", "cloud", "drum"), clear=0.68, degree=6, homophily=0.62, filler=""
 ):
     """Texts of which ``clear`` name the class (the others name another), edges of which ``homophily`` join one class.
 
@@ -41,7 +41,7 @@ def planted(
     y = rng.permutation(nodes) % len(classes)
     said = np.where(rng.random(nodes) < clear, y, (y + rng.integers(1, len(classes), nodes)) % len(classes))
     noise = [f"{filler}{number}" for number in range(200)]
-    texts = [f"{classes[c]} {' '.join(rng.choice(noise, 2))}" for c in said]
+    texts = [f"{classes[c]} {' '.join(rng.choice(noise, 1))}" for c in said]
     source = np.repeat(np.arange(nodes), degree // 2)
     same = rng.random(source.size) < homophily
     target = np.empty_like(source)

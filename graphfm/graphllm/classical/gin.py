@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from graphfm import backbones
 from graphfm.backbones.stack import Backbone
@@ -12,10 +12,9 @@ __all__ = ["GIN"]
 
 
 class GIN(Network):
-    """Sums over neighbours and an MLP, normalised over the batch inside (Xu et al., 1810.00826).
+    """Sums over neighbours and an MLP (Xu et al., 1810.00826).
 
     Frozen and trained parts, settings and arguments: :class:`~graphfm.graphllm.classical.network.Network`.
     """
 
     backbone: ClassVar[type[Backbone]] = backbones.GIN
-    options: ClassVar[dict[str, Any]] = {"norm": "BatchNorm"}

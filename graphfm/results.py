@@ -46,7 +46,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 # Settings that say where or how fast a cell ran, or what came of it, not what was measured.
-_VOLATILE = frozenset({"device", "host", "threads", "workers", "started", "finished", "verbose", "trained_parameters"})
+_VOLATILE = frozenset(
+    {"device", "host", "threads", "workers", "started", "finished", "verbose", "trained_parameters", "chosen"}
+)
 
 
 @dataclasses.dataclass(frozen=True)

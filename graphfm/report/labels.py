@@ -13,7 +13,9 @@ from graphfm.results import Result
 __all__ = ["as_text", "tell_apart"]
 
 # What may differ between repeats of one thing: where it ran, and which pretraining run it came from.
-_REPEATS = frozenset({"shots", "protocol", "group", "device", "checkpoint", "pretrain_seed", "trained_parameters"})
+_REPEATS = frozenset(
+    {"shots", "protocol", "group", "device", "checkpoint", "pretrain_seed", "trained_parameters", "chosen"}
+)
 
 
 def tell_apart(results: Iterable[Result]) -> list[Result]:

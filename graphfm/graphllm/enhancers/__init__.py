@@ -1,0 +1,3 @@
+"""Methods in which a language model improves what a graph network sees."""
+
+__all__: list[str] = []

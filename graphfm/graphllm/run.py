@@ -1,0 +1,297 @@
+"""Every method on every graph under one protocol: cell by cell, resumable, failures written down and passed over."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphfm.data.splits import Split, few_shot
+from graphfm.device import as_device
+from graphfm.graphllm.choose import GRIDS, choose, points
+from graphfm.graphllm.cost import measured
+from graphfm.graphllm.method import Method, Supervised, ZeroShot
+from graphfm.graphllm.overlap import check_disjoint
+from graphfm.graphllm.protocol import SETTINGS, answer_scores, glbench_split, rule_of
+from graphfm.graphllm.stock import Remembered, Stock
+from graphfm.graphllm.texts import as_tag, only_labels_of, without_labels
+from graphfm.progress import progress_bar
+from graphfm.results import Result, append, cell_key, environment, read
+
+__all__ = ["FAILURES", "RESULTS", "TASK", "Setup", "failures", "run"]
+
+TASK = "text-node-classification"
+RESULTS, FAILURES = "results.jsonl", "failures.jsonl"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What is asked, the same for all cells of a run.
+
+    Attributes:
+        setting: ``"supervised"`` (the protocol's splits, settings chosen on validation nodes), ``"few-shot"``
+            (``shots`` labels a class, no validation, default settings), ``"zero-shot"`` (no label of the target).
+        shots: labels a class in the few-shot setting.
+        labels: ``"descriptions"`` or ``"names"``: what methods are told of the classes.
+        grid: ``"small"``, ``"published"`` or ``"one"``; for the supervised setting.
+        device: where methods run.
+
+    Raises:
+        ValueError: a value that is not one of these.
+    """
+
+    setting: str = "supervised"
+    shots: int = 5
+    labels: str = "descriptions"
+    grid: str = "small"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("setting", SETTINGS), ("labels", ("descriptions", "names")), ("grid", GRIDS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        if self.shots < 1:
+            raise ValueError(f"shots must be at least 1, got {self.shots}.")
+        as_device(self.device)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """A graph to be answered on: with all its labels for the score, and what it may be learned from."""
+
+    data: Data
+    sources: tuple[Data, ...]
+    left_out: Tensor
+
+
+def run(
+    datasets: Sequence[Data],
+    methods: Sequence[type[Method]],
+    *,
+    stock: Stock,
+    out: str | os.PathLike[str],
+    setup: Setup | None = None,
+    sources: Sequence[Data] = (),
+    leave_out_overlapping: bool = False,
+    seeds: Iterable[int] = range(5),
+    progress: bool = False,
+) -> list[Result]:
+    """Measure every method on every dataset for every seed; the seeds are the outer loop.
+
+    Methods never see a label that they may not: the runner hands supervised methods a graph whose ``y`` is -1 outside
+    training and validation, and zero-shot methods one without ``y``. Zero-shot methods are scored on the same test
+    nodes as supervised ones, less those whose text a source holds nearly word for word.
+
+    Args:
+        datasets: graphs with text.
+        methods: those of another setting than asked for are left out, with a warning.
+        stock: the language models.
+        out: folder; cells go to ``results.jsonl`` as they come, and those that it holds are not run again. What fails
+            goes to ``failures.jsonl`` and is tried again by the next run.
+        setup: the setting.
+        sources: graphs that zero-shot methods learn from.
+        leave_out_overlapping: leave sources that overlap with a target out for that target instead of refusing.
+        seeds: of splits and methods.
+        progress: show a progress bar.
+
+    Returns:
+        The cells asked for that are measured, those read from ``out`` included.
+
+    Raises:
+        ValueError: bad data, sources that overlap with a target, or methods that need a model that is not there.
+    """
+    setup = setup or Setup()
+    chosen = _of_setting(methods, setup)
+    for method in chosen:
+        stock.of(method)
+    targets = [_target(data, setup, sources, leave_out_overlapping) for data in datasets]
+    folder = Path(out)
+    finished = {cell_key(one): one for one in read(folder / RESULTS)} if (folder / RESULTS).exists() else {}
+    stock = stock if stock.encoder is None else dataclasses.replace(stock, encoder=Remembered(stock.encoder))
+    cells = [(seed, target, method) for seed in seeds for target in targets for method in chosen]
+    found = []
+    with progress_bar(len(cells), setup.setting, enabled=progress) as advance:
+        for seed, target, method in cells:
+            cell = _Cell(target, method, seed, setup, stock)
+            result = finished.get(cell_key(cell.empty()))
+            if result is None:
+                result = _measure(cell, folder)
+            if result is not None:
+                found.append(result)
+            advance(1, f"{target.data.name}, {method.__name__}, seed {seed}")
+    return found
+
+
+def failures(out: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """What failed in a folder and was not measured since; the last error of each cell.
+
+    Each has ``dataset``, ``method``, ``seed``, ``setting``, ``error`` and ``where``.
+    """
+    path = Path(out) / FAILURES
+    if not path.exists():
+        return []
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    last = {line["key"]: line for line in lines}
+    measured_since = {cell_key(one) for one in read(Path(out) / RESULTS)} if (Path(out) / RESULTS).exists() else set()
+    return [line for key, line in last.items() if key not in measured_since]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cell:
+    """One method on one graph under one seed."""
+
+    target: _Target
+    method: type[Method]
+    seed: int
+    setup: Setup
+    stock: Stock
+
+    def empty(self) -> Result:
+        """The cell before it is measured: its identity."""
+        setup, zero = self.setup, self.setup.setting == "zero-shot"
+        few = setup.setting == "few-shot"
+        settings: dict[str, Any] = {
+            "protocol": setup.setting,
+            "group": self.method.family,
+            "labels": setup.labels,
+            "split": f"{setup.shots} a class / rest" if few else rule_of(self.target.data).name,
+            "shots": setup.shots if few else 0,
+            "device": str(setup.device or "cpu"),
+            **self.stock.names(self.method),
+        }
+        if zero:
+            settings["sources"] = [str(one.name) for one in self.target.sources]
+        elif not few:
+            settings["grid"] = setup.grid
+        name = str(self.target.data.name)
+        return Result(TASK, name, self.method.__name__, self.seed, {}, settings, 0.0, 0, {})
+
+    def split(self) -> Split:
+        """The parts under this cell's seed."""
+        if self.setup.setting == "few-shot":
+            return few_shot(self.target.data.y, self.setup.shots, self.seed)
+        split = glbench_split(self.target.data, self.seed)
+        if self.setup.setting == "zero-shot":
+            return Split(split.train, split.val, split.test[~self.target.left_out[split.test]])
+        return split
+
+    def answer(self, split: Split) -> tuple[Tensor, Method, dict[str, Any]]:
+        """Scores ``[N, C]``, the method, and the settings that were chosen."""
+        given = {**self.stock.of(self.method), "seed": self.seed, "device": self.setup.device}
+        if issubclass(self.method, ZeroShot):
+            zero = self.method(**given).fit(self.target.sources)
+            return zero.predict(without_labels(self.target.data)), zero, {}
+        grid = self.setup.grid if self.setup.setting == "supervised" else "one"
+        kind = self.method
+        if not issubclass(kind, Supervised):
+            raise ValueError(f"{kind.__name__} is neither Supervised nor ZeroShot.")
+        shown = only_labels_of(self.target.data, split)
+        method, setting, scores = choose(lambda s: kind(**given, **s), points(kind, grid), shown, split)
+        return scores, method, setting
+
+
+def _measure(cell: _Cell, folder: Path) -> Result | None:
+    """Run a cell and write it down; None where it fails."""
+    empty = cell.empty()
+    encoder = cell.stock.encoder
+    if isinstance(encoder, Remembered):
+        encoder.new_cell()
+    try:
+        split = cell.split()
+        with measured(as_device(cell.setup.device)) as cost:
+            scores, method, chosen = cell.answer(split)
+        metrics = answer_scores(scores[split.test].float(), cell.target.data.y[split.test])
+    except Exception as error:  # one method's failure must not end the grid
+        _fail(empty, error, folder)
+        return None
+    metrics |= _spent(method) | {"left_out": float(cell.target.left_out.sum())}
+    if isinstance(encoder, Remembered) and "encoder" in cell.method.needs:
+        metrics["encode_seconds"] = encoder.seconds
+    trained = sum(parameter.numel() for parameter in method.trained.values())
+    settings = {**empty.settings, "chosen": chosen, "trained_parameters": trained}
+    result = dataclasses.replace(
+        empty,
+        metrics=metrics,
+        settings=settings,
+        seconds=cost.seconds,
+        peak_memory=cost.memory,
+        versions=environment(),
+    )
+    append(folder / RESULTS, result)
+    return result
+
+
+def _spent(method: Method) -> dict[str, float]:
+    """Tokens and price that a method counted in ``usage``, if it talks to a model."""
+    usage = getattr(method, "usage", None)
+    if usage is None:
+        return {}
+    return {
+        "prompt_tokens": float(usage.prompt_tokens),
+        "completion_tokens": float(usage.completion_tokens),
+        "price": float(usage.price),
+    }
+
+
+def _fail(empty: Result, error: Exception, folder: Path) -> None:
+    _log.warning("%s on %s, seed %d: %s: %s", empty.method, empty.dataset, empty.seed, type(error).__name__, error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    line = {
+        "key": cell_key(empty),
+        "dataset": empty.dataset,
+        "method": empty.method,
+        "seed": empty.seed,
+        "setting": empty.settings["protocol"],
+        "error": f"{type(error).__name__}: {error}",
+        "where": f"{Path(last.filename).name}:{last.lineno}",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / FAILURES).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _of_setting(methods: Sequence[type[Method]], setup: Setup) -> list[type[Method]]:
+    kind: type[Method] = ZeroShot if setup.setting == "zero-shot" else Supervised
+    other = [method.__name__ for method in methods if not issubclass(method, kind)]
+    if other:
+        _log.warning("%s: not of the %s setting, left out", ", ".join(other), setup.setting)
+    chosen = [method for method in methods if issubclass(method, kind)]
+    if not chosen:
+        raise ValueError(f"methods holds none of the {setup.setting} setting; it has {', '.join(other) or 'none'}.")
+    return chosen
+
+
+def _target(data: Data, setup: Setup, sources: Sequence[Data], leave_out: bool) -> _Target:
+    tag = as_tag(data, str(data.get("name", "data")), descriptions=setup.labels == "descriptions")
+    tag.name = str(data.get("name", "data"))
+    if setup.setting != "zero-shot":
+        return _Target(tag, (), torch.zeros(tag.y.numel(), dtype=torch.bool))
+    kept, seen = [], torch.zeros(tag.y.numel(), dtype=torch.bool)
+    for source in _as_tags(sources, setup):
+        try:
+            seen |= check_disjoint([source], tag)
+            kept.append(source)
+        except ValueError as error:
+            if not leave_out:
+                raise
+            _log.info("%s", error)
+    return _Target(tag, tuple(kept), seen)
+
+
+def _as_tags(sources: Sequence[Data], setup: Setup) -> Iterator[Data]:
+    for source in sources:
+        name = str(source.get("name", "source"))
+        tag = as_tag(source, name, descriptions=setup.labels == "descriptions")
+        tag.name = name
+        yield tag

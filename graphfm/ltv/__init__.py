@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from graphfm.ltv.btyd import BTYD
     from graphfm.ltv.evaluate import Setup, evaluate_ltv
     from graphfm.ltv.forecast import Forecast
+    from graphfm.ltv.front import ParetoFront
     from graphfm.ltv.gammagamma import GammaGamma
     from graphfm.ltv.gini import normalised_gini
     from graphfm.ltv.grepo import GRePO
     from graphfm.ltv.heads import MonotoneHead, ZILNHead
+    from graphfm.ltv.hypervolume import hypervolume
     from graphfm.ltv.labels import Labels, future_value
     from graphfm.ltv.maker import Maker
     from graphfm.ltv.metrics import ltv_scores, monotonicity_violations
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from graphfm.ltv.population import Population, choose
     from graphfm.ltv.pretraining import PurchaseEncoder
     from graphfm.ltv.single_task import SingleTask
+    from graphfm.ltv.sweep import ParetoSweep, preference_grid
     from graphfm.ltv.task import Task, make_task
     from graphfm.ltv.tweedie import Tweedie
     from graphfm.ltv.two_stage import TwoStage
@@ -45,6 +48,8 @@ _WHERE = {
     "Mean": "plain",
     "MonotoneHead": "heads",
     "Origins": "origins",
+    "ParetoFront": "front",
+    "ParetoSweep": "sweep",
     "Population": "population",
     "PurchaseEncoder": "pretraining",
     "Sample": "bootstrap",
@@ -60,11 +65,13 @@ _WHERE = {
     "choose": "population",
     "evaluate_ltv": "evaluate",
     "future_value": "labels",
+    "hypervolume": "hypervolume",
     "ltv_scores": "metrics",
     "make_task": "task",
     "monotonicity_violations": "metrics",
     "normalised_gini": "gini",
     "paired_bootstrap": "bootstrap",
+    "preference_grid": "sweep",
     "rolling_origins": "origins",
 }
 
@@ -81,6 +88,8 @@ __all__ = [
     "Mean",
     "MonotoneHead",
     "Origins",
+    "ParetoFront",
+    "ParetoSweep",
     "Population",
     "PurchaseEncoder",
     "Sample",
@@ -96,11 +105,13 @@ __all__ = [
     "choose",
     "evaluate_ltv",
     "future_value",
+    "hypervolume",
     "ltv_scores",
     "make_task",
     "monotonicity_violations",
     "normalised_gini",
     "paired_bootstrap",
+    "preference_grid",
     "rolling_origins",
 ]
 

@@ -26,6 +26,11 @@ _CSS = """
 @media (prefers-color-scheme: dark) {
   :root { --s0: #62a8e5; --s1: #ee9560; --s2: #63c08d; --s3: #bd95e6; --s4: #d9bd55; --s5: #8d939e; }
 }
+th.number { white-space: nowrap; }
+.board { font-size: .84rem; }
+.board th, .board td { padding-right: .6rem; }
+.quad { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); gap: 1rem; }
+.quad .card { margin: 0; }
 """
 _SHOWN = 5  # methods in a plot
 
@@ -78,9 +83,7 @@ def _verdict(board: Board) -> tuple[str, str]:
         return f"{escape(leader.method)} is alone on the board.", ""
     sentence = f"{escape(leader.method)} sorts customers best."
     if near:
-        sentence = (
-            f"{escape(leader.method)} sorts customers best, but not clearly better than {len(near)} of {len(rest)}."
-        )
+        sentence = f"{sentence[:-1]}, but not clearly better than {len(near)} of {len(rest)} others."
     apart = f" Not told apart from it: {escape(', '.join(near))}." if near else ""
     return (
         sentence,
@@ -97,7 +100,8 @@ def _section(board: Board, drifts: Sequence[Result]) -> str:
         '<p class="note">Means over test origins and seeds. “behind” is the distance to the leader in mean normalised '
         "Gini with its 95 % interval over users. Predicting 0 for everybody has an NMAE of exactly 1, which most "
         "calibrated methods do not reach where few pay: never choose by it alone. Bias is what was forecast over "
-        "what was paid.</p>",
+        "what was paid; “top 1 %” the share of the biggest spenders among as many highest forecasts; “falls” how often "
+        "more days are said to be worth less.</p>",
         f'<section class="card"><div class="scroll">{_table(board)}</div></section>',
     ]
     if plots.available():
@@ -120,24 +124,28 @@ def _is_zero(row: Row) -> bool:
 
 
 def _table(board: Board) -> str:
-    ends = (board.horizons[0], board.horizons[-1])
-    heads = [f"Gini {days:g} d" for days in board.horizons] + ["mean", "behind"]
-    heads += [f"AUC {days:g} d" for days in ends] + [f"bias {days:g} d" for days in ends]
-    heads += [f"NMAE {ends[1]:g} d", "top 1 %", "falls", "seconds"]
+    last = board.horizons[-1]
+    heads = [f"Gini<br>{days:g} d" for days in board.horizons] + ["Gini<br>mean", "behind"]
+    heads += [
+        f"AUC<br>{last:g} d",
+        f"bias<br>{last:g} d",
+        f"NMAE<br>{last:g} d",
+        f"top 1 %<br>{last:g} d",
+        "falls",
+        "seconds",
+    ]
     body = []
     for place, row in enumerate(board.rows):
         cells = [_number(row.at("gini", days)) for days in board.horizons]
         cells += [_number(row.metrics["gini"]), _behind(row, place == 0)]
-        cells += [_number(row.at("auc", days)) for days in ends]
-        cells += [_number(row.at("bias", days), 2) for days in ends]
-        cells += [_number(row.at("nmae", ends[1]), 2), _number(row.at("top_recall", ends[1]))]
-        cells += [_percent(row.metrics["violations"]), _number(row.seconds, 1)]
+        cells += [_number(row.at("auc", last)), _number(row.at("bias", last), 2), _number(row.at("nmae", last), 2)]
+        cells += [_percent(row.at("top_recall", last)), _percent(row.metrics["violations"]), _number(row.seconds, 1)]
         columns = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        body.append(
-            f'<tr{" class=best" if place == 0 else ""}><td class="method">{escape(row.method)}</td>{columns}</tr>'
-        )
-    top = "".join(f'<th class="number" scope="col">{escape(name)}</th>' for name in heads)
-    return f'<table><thead><tr><th scope="col">method</th>{top}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+        best = " class=best" if place == 0 else ""
+        body.append(f'<tr{best}><td class="method">{escape(row.method)}</td>{columns}</tr>')
+    top = "".join(f'<th class="number" scope="col">{name}</th>' for name in heads)
+    head = f'<thead><tr><th scope="col">method</th>{top}</tr></thead>'
+    return f'<table class="board">{head}<tbody>{"".join(body)}</tbody></table>'
 
 
 def _behind(row: Row, leads: bool) -> str:
@@ -158,7 +166,7 @@ def _legend(shown: dict[str, int]) -> str:
 
 def _pair(head: str, cards: Sequence[tuple[str, str]]) -> str:
     drawn = "".join(f'<section class="card"><h3>{escape(name)}</h3>{svg}</section>' for name, svg in cards if svg)
-    return f'<h2>{escape(head)}</h2><div class="pair">{drawn}</div>' if drawn else ""
+    return f'<h2>{escape(head)}</h2><div class="quad">{drawn}</div>' if drawn else ""
 
 
 def _predictions(board: Board, shown: dict[str, int]) -> dict[str, list[dict[str, np.ndarray]]]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graphfm.ltv.bgnbd import BGNBD
     from graphfm.ltv.bootstrap import Difference, Sample, paired_bootstrap
     from graphfm.ltv.btyd import BTYD
+    from graphfm.ltv.dominance import hypervolume
     from graphfm.ltv.evaluate import Setup, evaluate_ltv
     from graphfm.ltv.forecast import Forecast
     from graphfm.ltv.front import ParetoFront
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from graphfm.ltv.gini import normalised_gini
     from graphfm.ltv.grepo import GRePO
     from graphfm.ltv.heads import MonotoneHead, ZILNHead
-    from graphfm.ltv.hypervolume import hypervolume
     from graphfm.ltv.labels import Labels, future_value
     from graphfm.ltv.maker import Maker
     from graphfm.ltv.metrics import ltv_scores, monotonicity_violations
@@ -65,7 +65,7 @@ _WHERE = {
     "choose": "population",
     "evaluate_ltv": "evaluate",
     "future_value": "labels",
-    "hypervolume": "hypervolume",
+    "hypervolume": "dominance",
     "ltv_scores": "metrics",
     "make_task": "task",
     "monotonicity_violations": "metrics",

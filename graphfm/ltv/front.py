@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from graphfm.ltv.dominance import hypervolume, is_dominated
 from graphfm.ltv.grepo import GRePO
-from graphfm.ltv.hypervolume import hypervolume, is_dominated
 from graphfm.ltv.report_front import write_front
 from graphfm.pareto import LossRange
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from graphfm.ltv.hypervolume import hypervolume, is_dominated
+from graphfm.ltv.dominance import hypervolume, is_dominated
 
 
 def by_cells(losses, reference):

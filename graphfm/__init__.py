@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from graphfm.fitted import Fitted
     from graphfm.pretrain import pretrain
     from graphfm.pretrained import Pretrained
+    from graphfm.reprogram import reprogram
     from graphfm.results import Result
     from graphfm.tokens import DomainTokens, StructureTokens
 
@@ -51,6 +52,7 @@ __all__ = [
     "pareto",
     "pretrain",
     "prompts",
+    "reprogram",
     "samplers",
     "tasks",
 ]
@@ -72,6 +74,7 @@ _HOME = {
     "few_shot": "graphfm.data.splits",
     "load": "graphfm.data.load",
     "pretrain": "graphfm.pretrain",
+    "reprogram": "graphfm.reprogram",
 }
 _PACKAGES = (
     "adapters",

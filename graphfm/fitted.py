@@ -29,6 +29,7 @@ from graphfm.pretrained import describe_joining, load_backbone, load_joining, lo
 from graphfm.prompts import store as stored
 from graphfm.prompts.base import Prompt
 from graphfm.prompts.gppt import TokenHead
+from graphfm.prompts.label_mapping import Reprogrammed
 from graphfm.readout import Readout
 from graphfm.tokens import TokenPrompts, Tokens
 
@@ -52,7 +53,7 @@ class Fitted:
     backbone: nn.Module
     projection: Projection
     readout: Readout | EgoReadout
-    head: LinearHead | PrototypeHead | TokenHead
+    head: LinearHead | PrototypeHead | TokenHead | Reprogrammed
     num_classes: int
     card: dict[str, Any]
     coordinators: Coordinators | TokenPrompts | None = None
@@ -183,8 +184,8 @@ def build_fitted(
     device = next(network.parameters()).device
     readout = cast(Readout | EgoReadout, build_module(settings["readout"], [Readout, EgoReadout], tensors, "readout."))
     prompt, own_heads = stored.of_bundle(settings, tensors, settings["num_classes"], prompts)
-    made = build_module(settings["head"], [LinearHead, PrototypeHead, *own_heads], tensors, "head.")
-    head = cast(LinearHead | PrototypeHead | TokenHead, made)
+    made = build_module(settings["head"], [LinearHead, PrototypeHead, Reprogrammed, *own_heads], tensors, "head.")
+    head = cast(LinearHead | PrototypeHead | TokenHead | Reprogrammed, made)
     unifier = load_unifier(settings["unifier"], tensors)
     coordinators = _load_coordinators(settings["coordinators"], tensors, unifier.dim, network)
     fits = (

@@ -1,3 +1,6 @@
 """Methods in which a language model improves what a graph network sees."""
 
-__all__: list[str] = []
+from graphfm.graphllm.enhancers.ofa import OFA, OFAZeroShot
+from graphfm.graphllm.enhancers.zerog import ZeroG
+
+__all__ = ["OFA", "OFAZeroShot", "ZeroG"]

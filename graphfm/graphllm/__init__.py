@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import Answer, CausalLM, ChatClient, Counts, TextEncoder, Usage
-    from graphfm.graphllm.backends.cache import CachedEncoder
+    from graphfm.graphllm.backends.cache import CachedEncoder, cached_hidden
+    from graphfm.graphllm.backends.causal import LocalLM
     from graphfm.graphllm.backends.sentence import SentenceEncoder
     from graphfm.graphllm.backends.tfidf import TfidfEncoder
+    from graphfm.graphllm.backends.tiny import tiny_llama
 
 _WHERE = {
     "Answer": "backends.base",
@@ -20,10 +22,13 @@ _WHERE = {
     "CausalLM": "backends.base",
     "ChatClient": "backends.base",
     "Counts": "backends.base",
+    "LocalLM": "backends.causal",
     "SentenceEncoder": "backends.sentence",
     "TextEncoder": "backends.base",
     "TfidfEncoder": "backends.tfidf",
     "Usage": "backends.base",
+    "cached_hidden": "backends.cache",
+    "tiny_llama": "backends.tiny",
 }
 
 __all__ = [
@@ -32,10 +37,13 @@ __all__ = [
     "CausalLM",
     "ChatClient",
     "Counts",
+    "LocalLM",
     "SentenceEncoder",
     "TextEncoder",
     "TfidfEncoder",
     "Usage",
+    "cached_hidden",
+    "tiny_llama",
 ]
 
 

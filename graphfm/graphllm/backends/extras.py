@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-__all__ = ["packaged_minilm", "packaged_smollm2", "sentence_transformers", "transformers"]
+__all__ = ["packaged_minilm", "packaged_smollm2", "sentence_transformers", "tokenizers", "transformers"]
 
 
 def transformers() -> Any:
@@ -26,6 +26,15 @@ def sentence_transformers() -> Any:
         ImportError: it is not installed.
     """
     return _library("sentence_transformers")
+
+
+def tokenizers() -> Any:
+    """The library, with its parts.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    return _library("tokenizers")
 
 
 def packaged_minilm() -> Path:

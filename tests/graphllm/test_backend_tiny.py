@@ -1,0 +1,59 @@
+"""The model that is trained on the spot: its words, its determinism, its loss."""
+
+import math
+
+import pytest
+import torch
+
+pytest.importorskip("transformers", reason="the extra llm is not installed")
+
+from graphfm.graphllm import tiny_llama
+from graphfm.graphllm.backends.tiny import word_tokenizer
+
+TEXTS = ["a graph, a node.", "a node of graphs", "", "Zebra"]
+SMALL = {"hidden": 16, "layers": 1, "context": 16, "length": 4, "batch": 4}
+
+
+def test_words_are_those_of_labels_then_the_most_frequent():
+    tokenizer = word_tokenizer(TEXTS, ["Rare Label"], size=70)
+    words = tokenizer.get_vocab()
+    assert {"Rare", "Label", "a", "node", "graph", "Zebra", "<s>"} <= set(words)
+    assert words["Rare"] < words["a"] < words["Zebra"] < words["graph"]
+    ids = tokenizer("a node, unheard-of")["input_ids"]
+    assert [tokenizer.convert_ids_to_tokens(i) for i in ids] == ["<s>", "a", "node", ",", "<unk>", "-", "of"]
+    assert tokenizer("")["input_ids"] == [tokenizer.bos_token_id]
+    fewer = word_tokenizer(TEXTS, size=len(word_tokenizer([])) + 2)
+    assert set(fewer.get_vocab()) - set(word_tokenizer([]).get_vocab()) == {"a", "Zebra"}
+
+
+def test_the_same_seed_gives_the_same_model_and_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    one, two = (tiny_llama(TEXTS, steps=3, **SMALL) for _ in range(2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert one.name == two.name
+    assert tiny_llama(TEXTS, steps=3, seed=1, **SMALL).name != one.name
+    assert not one.model.training
+
+
+def test_it_learns_the_texts():
+    kinds = [f"{a} {b} {c}" for a in "xyz" for b, c in [("one", "two"), ("three", "four")]]
+    rows = [kinds[i] for i in torch.randint(6, (300,), generator=torch.Generator().manual_seed(0))]
+
+    def loss(steps):
+        lm = tiny_llama(rows, steps=steps, hidden=32, context=16, length=8, batch=8, lr=1e-2)
+        ids = lm.tokenizer("x three four", return_tensors="pt")["input_ids"]
+        return float(lm.model(input_ids=ids, labels=ids).loss.detach())
+
+    # Nothing tells the first letter (1 of 3) and the word after it (1 of 2); the third word is certain.
+    best = (math.log(3) + math.log(2)) / 3
+    assert best - 0.15 < loss(150) < best + 0.25 < loss(0)
+
+
+def test_bad_input():
+    for settings in ({"hidden": 20}, {"layers": 0}, {"length": 1}, {"length": 17}, {"steps": -1}):
+        with pytest.raises(ValueError, match="hidden must be a multiple of 16"):
+            tiny_llama(TEXTS, **SMALL | settings)
+    with pytest.raises(ValueError, match="no words to train on"):
+        tiny_llama(["", " "], **SMALL)
+    with pytest.raises(ValueError, match="size must be at least"):
+        word_tokenizer(TEXTS, size=5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import graphfm
-from graphfm import AdapterBank, adapters
+from graphfm import AdapterBank, adapters, prompts
 from graphfm import bank as module
 from graphfm.adapters.handle import names
 from graphfm.checkpoint import CheckpointError
@@ -22,6 +22,10 @@ METHODS = {
     "fourier": "adapter:FourierFT",
     "probe": "probe",
     "prototypes": "prototype",
+    "features": "prompt:GPFPlus(3)",
+    "tokens": "prompt:AllInOne(3)",
+    "factors": "prompt:GraphPrompt",
+    "both": "prompt:EdgePrompt+adapter:LoRA(2)",
 }
 
 
@@ -169,6 +173,33 @@ def test_threads_do_not_see_each_other(graphs, fitted, bank):
     for name in names_:
         expected = fitted[name].predict(graphs["wine"])
         assert all(torch.equal(each, expected) for each in found[name])
+
+
+class Shift(prompts.GPF):
+    """A prompt of one's own."""
+
+
+def test_a_prompt_of_ones_own(model, graphs, tmp_path):
+    data = graphs["wine"]
+    fitted = graphfm.adapt(model, data, graphfm.few_shot(data.y, 2, 0), prompt=Shift(), seed=0, **OPTIONS)
+    bank = AdapterBank(model, tmp_path, prompts=[Shift])
+    bank.add("own", fitted)
+    assert torch.equal(bank.predict("own", data), fitted.predict(data))
+    before = picture(model)
+    with pytest.raises(CheckpointError, match="Shift"):
+        AdapterBank(model, tmp_path).predict("own", data)
+    assert unchanged(model, before)
+
+
+def test_a_prompt_of_another_base_is_refused(model, graphs, fitted, bank):
+    """The folder says the base is right, the prompt inside it says otherwise."""
+    before, path = picture(model), bank.folder / "wine-features"
+    settings, tensors = module.read_bundle(path, "banked")
+    settings["prompt"]["base"] = "0" * 64
+    module.write_bundle(path, "banked", settings, tensors)
+    with pytest.raises(CheckpointError, match="trained before another base"):
+        AdapterBank(model, bank.folder).predict("wine-features", graphs["wine"])
+    assert unchanged(model, before)
 
 
 def test_other_bases_are_refused(model, graphs, fitted, bank, tmp_path):

@@ -125,7 +125,8 @@ def _legend() -> str:
     )
     return (
         '<p class="note">Scores on what was held out, in percent, ± half the 95 % interval over splits; the best mean '
-        "is bold. The difference is paired: taken on each split, then averaged.</p>"
+        "is bold. The difference is paired: taken on each split, then averaged. Trained: how many numbers a method "
+        "trains, head, prompt and adapter together.</p>"
         f'<div class="legend">{keys}</div>'
     )
 
@@ -141,31 +142,36 @@ def _target(target: Target, drawn: bool) -> str:
 
 def _table(target: Target) -> str:
     first, second = target.measure.names
-    heads = (first, second, "vs best rule", "seconds")
+    counted = any(row.trained is not None for row in target.rows)
+    heads = (first, second, "vs best rule", *(["trained"] if counted else []), "seconds")
     body, group = [], None
     for row in target.rows:
         if row.group != group:
             group = row.group
             style = group if group in GROUPS else "other"
             name = _HEADINGS.get(group, group or "Other methods")
-            body.append(f'<tr class="group {style}"><th colspan="5" scope="rowgroup">{escape(name)}</th></tr>')
-        body.append(_row(row, target))
+            body.append(
+                f'<tr class="group {style}"><th colspan="{1 + len(heads)}" scope="rowgroup">{escape(name)}</th></tr>'
+            )
+        body.append(_row(row, target, counted))
     columns = "".join(
-        f'<th class="number{" optional" if name in (second, "seconds") else ""}" scope="col">{name}</th>'
+        f'<th class="number{" optional" if name in (second, "trained", "seconds") else ""}" scope="col">{name}</th>'
         for name in heads
     )
     return f'<table><thead><tr><th scope="col">method</th>{columns}</tr></thead><tbody>{"".join(body)}</tbody></table>'
 
 
-def _row(row: Row, target: Target) -> str:
+def _row(row: Row, target: Target, counted: bool) -> str:
     one = row.score
     few = "" if one.n == target.splits else f" <small>(n={one.n})</small>"
     beside = "-" if row.beside is None else percent(row.beside.mean)
+    trained = "-" if row.trained is None else f"{row.trained:,}"
+    trained = f'<td class="number optional">{trained}</td>' if counted else ""
     return (
         f'<tr{" class=best" if row.is_best else ""}><td class="method">{escape(row.method)}</td>'
         f'<td class="number">{percent(one.mean)} <small>± {percent(one.half_width)}</small>{few}</td>'
         f'<td class="number optional">{beside}</td><td class="number">{_difference(row)}</td>'
-        f'<td class="number optional">{escape(seconds(one.seconds))}</td></tr>'
+        f'{trained}<td class="number optional">{escape(seconds(one.seconds))}</td></tr>'
     )
 
 

@@ -34,6 +34,7 @@ class Row:
         values: its score on each cell, for the plots.
         is_floor: whether it is the best training-free rule itself.
         is_best: whether no method of the target has a higher mean.
+        trained: how many numbers it trains, prompts, adapters and head among them; None where the cells do not say.
     """
 
     score: Summary
@@ -42,6 +43,7 @@ class Row:
     values: tuple[float, ...]
     is_floor: bool
     is_best: bool
+    trained: int | None = None
 
     @property
     def method(self) -> str:
@@ -187,6 +189,7 @@ def _target(
             values=tuple(cell.metrics.get(metric, math.nan) for cell in mine if cell.method == one.method),
             is_floor=one.method == floor,
             is_best=one.n == most and one.mean == top,
+            trained=_trained(mine, one.method),
         )
         for one in sorted(summaries, key=lambda one: order.get(one.group, len(order)))
     ]
@@ -208,6 +211,13 @@ def _champion(cells: Sequence[Result], key: tuple[str, int, str], group: str, me
         return best_baseline(cells, dataset, shots, groups=(group,), protocol=protocol, metric=metric)
     except ValueError:
         return None
+
+
+def _trained(cells: Sequence[Result], method: str) -> int | None:
+    """The median over a method's cells: a head is as wide as the classes that its split holds."""
+    found = [one.settings.get("trained_parameters") for one in cells if one.method == method]
+    numbers = sorted(int(value) for value in found if value is not None)
+    return numbers[len(numbers) // 2] if numbers else None
 
 
 def _paired(cells: Sequence[Result], method: str | None, baseline: str | None, metric: str) -> Paired | None:

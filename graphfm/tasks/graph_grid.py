@@ -17,7 +17,7 @@ from graphfm.metrics import classification_scores
 from graphfm.pretrained import Pretrained
 from graphfm.results import Result
 from graphfm.tasks.graphs import GRAPH_METHODS, adapt_graphs
-from graphfm.tasks.grid import Cell, Grid, check_methods, model_cells
+from graphfm.tasks.grid import Cell, Grid, Output, check_methods, model_cells
 
 __all__ = ["evaluate_graphs"]
 
@@ -68,11 +68,11 @@ def evaluate_graphs(
     if pretrained is not None:
         featured.x = raw_features(data)  # structural ones, where there are none, take their time: once, not a split
 
-    def run(model: Pretrained, method: str, split: Split, seed: int) -> Tensor:
+    def run(model: Pretrained, method: str, split: Split, seed: int) -> Output:
         fitted = adapt_graphs(
             model, featured, split, method=method, seed=seed, device=device, pool=pool, transductive=transductive
         )
-        return fitted.predict(featured)
+        return fitted.predict(featured), {"trained_parameters": fitted.card["trained_parameters"]}
 
     def score(split: Split, probabilities: Tensor) -> dict[str, float]:
         return classification_scores(probabilities[split.test], y[split.test])

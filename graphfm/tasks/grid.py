@@ -17,9 +17,11 @@ from graphfm.pretrained import Pretrained
 from graphfm.progress import progress_bar
 from graphfm.results import Result, append, cell_key, environment, peak_memory, read
 
-__all__ = ["Cell", "Grid", "check_methods", "model_cells"]
+__all__ = ["Cell", "Grid", "Output", "check_methods", "model_cells"]
 
 Problem = TypeVar("Problem")
+# What the task scores, alone or with what is known of a cell only once it has run, such as ``trained_parameters``.
+Output = Tensor | tuple[Tensor, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Cell(Generic[Problem]):
 
     method: str
     settings: dict[str, Any]
-    run: Callable[[Problem, int], Tensor]
+    run: Callable[[Problem, int], Output]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,18 +88,21 @@ class Grid(Generic[Problem]):
 
     def _measured(self, cell: Cell[Problem], problem: Problem, seed: int) -> Result:
         started = time.perf_counter()
-        output = cell.run(problem, seed)
+        found = cell.run(problem, seed)
         seconds = time.perf_counter() - started
-        found = dataclasses.replace(
-            self._result(cell, seed),
+        output, facts = found if isinstance(found, tuple) else (found, {})
+        plain = self._result(cell, seed)
+        measured = dataclasses.replace(
+            plain,
+            settings={**plain.settings, **facts},
             metrics=self.score(problem, output),
             seconds=seconds,
             peak_memory=peak_memory(self.device),
             versions=environment(),
         )
         if self.out is not None:
-            append(self.out, found)
-        return found
+            append(self.out, measured)
+        return measured
 
     def _result(self, cell: Cell[Problem], seed: int) -> Result:
         settings = {**self.settings, "device": str(self.device or "cpu"), **cell.settings}
@@ -123,7 +128,7 @@ def model_cells(
     pretrained: Pretrained | None,
     methods: Sequence[str],
     controls: dict[str, str],
-    run: Callable[[Pretrained, str, Problem, int], Tensor],
+    run: Callable[[Pretrained, str, Problem, int], Output],
 ) -> list[Cell[Problem]]:
     """Cells of a model's methods, controls first.
 
@@ -144,10 +149,10 @@ def model_cells(
         "layers": getattr(model.backbone, "num_layers", None),
     }
 
-    def fresh(method: str) -> Callable[[Problem, int], Tensor]:
+    def fresh(method: str) -> Callable[[Problem, int], Output]:
         return lambda problem, seed: run(untrained(model, seed), method, problem, seed)
 
-    def ours(method: str) -> Callable[[Problem, int], Tensor]:
+    def ours(method: str) -> Callable[[Problem, int], Output]:
         return lambda problem, seed: run(model, method, problem, seed)
 
     cells = [Cell(name, control, fresh(method)) for name, method in controls.items()]

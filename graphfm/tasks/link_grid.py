@@ -17,7 +17,7 @@ from graphfm.data.negatives import NEGATIVES, draw_negatives
 from graphfm.metrics import link_scores
 from graphfm.pretrained import Pretrained
 from graphfm.results import Result
-from graphfm.tasks.grid import Cell, Grid, check_methods, model_cells
+from graphfm.tasks.grid import Cell, Grid, Output, check_methods, model_cells
 from graphfm.tasks.links import LINK_METHODS, adapt_links, refuse_leaky
 
 __all__ = ["evaluate_links"]
@@ -117,9 +117,10 @@ def _rule_runner(rule: LinkFloor) -> Callable[[_Ranking, int], Tensor]:
     return lambda problem, seed: rule.fit(problem.split.graph).score(problem.pairs)
 
 
-def _model_runner(device: torch.device | str | None) -> Callable[[Pretrained, str, _Ranking, int], Tensor]:
-    def run(model: Pretrained, method: str, problem: _Ranking, seed: int) -> Tensor:
+def _model_runner(device: torch.device | str | None) -> Callable[[Pretrained, str, _Ranking, int], Output]:
+    def run(model: Pretrained, method: str, problem: _Ranking, seed: int) -> Output:
         fitted = adapt_links(model, problem.split, method=method, seed=seed, device=device)
-        return fitted.score(problem.split.graph, problem.pairs)
+        found = fitted.score(problem.split.graph, problem.pairs)
+        return found, {"trained_parameters": fitted.card["trained_parameters"]}
 
     return run

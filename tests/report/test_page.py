@@ -186,3 +186,17 @@ def test_pyplot_is_left_alone():
     before = dict(matplotlib.rcParams)
     plots.accuracy_plot(targets(typical())[0])
     assert dict(matplotlib.rcParams) == before
+
+
+def test_trained_numbers_have_a_column_where_they_are_known(tmp_path):
+    found = [
+        *typical(),
+        *cells("prompt:GPF()", "pretrained", [0.7, 0.8, 0.75], trained_parameters=1432),
+        *cells("sgc4", "floor", [0.6, 0.7], dataset="digits"),
+    ]
+    first, second = targets(found)
+    assert [first.row(m).trained for m in ("prompt:GPF()", "finetune")] == [1432, None]
+    text = write_report(found, tmp_path / "r.html").read_text()
+    assert text.count('scope="col">trained</th>') == 1  # digits has nothing to count
+    assert "1,432" in text
+    assert second.rows[0].trained is None

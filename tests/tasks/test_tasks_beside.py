@@ -153,6 +153,8 @@ def test_from_the_command_line(model, shapes: Batch, communities, tmp_path) -> N
     assert cells[1].settings["adapter"]["rank"] == 2
     results = evaluate_graphs(model, shapes, methods=("prompt:GPF",), shots=(1,), seeds=(0,), baselines=False)
     assert results[0].settings["prompt"] == "GPF()"
+    assert results[0].settings["trained_parameters"] == 16 + 2 * (16 + 16 + 1)  # the prompt and a linear head
+    assert cells[0].settings["trained_parameters"] > 0
 
 
 @pytest.mark.cuda

@@ -12,17 +12,21 @@ if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import Answer, CausalLM, ChatClient, Counts, TextEncoder, Usage
     from graphfm.graphllm.backends.cache import CachedEncoder, cached_hidden
     from graphfm.graphllm.backends.causal import LocalLM
+    from graphfm.graphllm.backends.chat import BudgetError, ChatError, OpenAIChat
     from graphfm.graphllm.backends.sentence import SentenceEncoder
     from graphfm.graphllm.backends.tfidf import TfidfEncoder
     from graphfm.graphllm.backends.tiny import tiny_llama
 
 _WHERE = {
     "Answer": "backends.base",
+    "BudgetError": "backends.chat",
     "CachedEncoder": "backends.cache",
     "CausalLM": "backends.base",
     "ChatClient": "backends.base",
+    "ChatError": "backends.chat",
     "Counts": "backends.base",
     "LocalLM": "backends.causal",
+    "OpenAIChat": "backends.chat",
     "SentenceEncoder": "backends.sentence",
     "TextEncoder": "backends.base",
     "TfidfEncoder": "backends.tfidf",
@@ -33,11 +37,14 @@ _WHERE = {
 
 __all__ = [
     "Answer",
+    "BudgetError",
     "CachedEncoder",
     "CausalLM",
     "ChatClient",
+    "ChatError",
     "Counts",
     "LocalLM",
+    "OpenAIChat",
     "SentenceEncoder",
     "TextEncoder",
     "TfidfEncoder",

@@ -1,0 +1,50 @@
+"""Answers on disk by the hash of what was asked: a file each, which is whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+__all__ = ["AnswerStore"]
+
+
+class AnswerStore:
+    """Any number of threads and processes may read and write; a file that was cut or altered counts as missing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: str) -> str | None:
+        """The text kept under ``key``, if there is one."""
+        path = self._path(key)
+        try:
+            kept = json.loads(path.read_bytes())
+            text = kept["text"]
+            if kept["sha256"] != _digest(text):
+                raise ValueError("its text does not fit its hash")
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            warnings.warn(f"{path} is damaged ({error}); the model is asked again.", stacklevel=3)
+            return None
+        return text
+
+    def put(self, key: str, text: str) -> None:
+        """Keep ``text`` under ``key``."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as file:
+            json.dump({"text": text, "sha256": _digest(text)}, file)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

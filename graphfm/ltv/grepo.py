@@ -73,7 +73,8 @@ class GRePO:
     :mod:`graphfm.ltv.variants`. The paper's layers and rates are not published: these are ours.
 
     Args:
-        graph: whether to pretrain an encoder and read its embeddings; or an encoder, which is fitted if it is not yet.
+        graph: whether to pretrain an encoder and read its embeddings; or an encoder: a fitted one is read as it is, of
+            another one a copy is fitted.
         item_embedding: whether the trunk learns a vector for each item of the training members, by its name; one for
             all others.
         head: ``MonotoneHead`` (more days are never worth less) or ``ZILNHead``, made with ``(width, K)``; or its name.
@@ -250,7 +251,7 @@ class GRePO:
         # The newest, and others at equal distances before it.
         ordered = sorted(tasks, key=lambda task: -task.population.cutoff)
         chosen = ordered[:: -(-len(ordered) // _SNAPSHOTS)]
-        return encoder.fit([task.snapshot for task in chosen])
+        return copy.deepcopy(encoder).fit([task.snapshot for task in chosen])
 
     def _vocabulary(self, tasks: Sequence[Task]) -> Vocabulary | None:
         if not self.item_embedding:

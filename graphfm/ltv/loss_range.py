@@ -9,6 +9,7 @@ from torch import Tensor
 
 from graphfm.ltv.heads import MonotoneHead, ZILNHead
 from graphfm.pareto import LossRange
+from graphfm.rng import isolated_rng
 
 Head = type[MonotoneHead] | type[ZILNHead]
 
@@ -24,7 +25,8 @@ def constant_losses(head: Head, value: Tensor, other: Tensor | None = None) -> T
         value: labels to fit.
         other: labels ``[M, K]`` to judge by; ``value`` where it is not given.
     """
-    same = head(1, value.size(1)).to(value)
+    with isolated_rng(0):  # what is drawn is put to 0 at once
+        same = head(1, value.size(1)).to(value)
     same.linear.weight.zero_()
     same.start_at(value)
     judged = value if other is None else other

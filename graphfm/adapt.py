@@ -7,6 +7,7 @@ import time
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
 
 from graphfm.beside import check_meant_for, put
@@ -120,7 +121,7 @@ def adapt(
             if ego is not None and isinstance(fitted.coordinators, Coordinators):
                 raise ValueError("carry=True joins coordinators to the whole graph: not with ego graphs.")
         target = Target(fitted, data, split, y, where)
-        _freeze(fitted, recipe, seed)
+        _freeze(fitted, recipe, seed, pretrained.pretext)
         fit_frozen(fitted, target)
         if recipe.method == "finetune":
             finetune(fitted, target, epochs, lr, weight_decay, structure)
@@ -168,12 +169,12 @@ def _carried(pretrained: Pretrained, device: torch.device) -> Coordinators | Tok
     return copy.deepcopy(pretrained.coordinators).to("cpu")
 
 
-def _freeze(fitted: Fitted, recipe: Recipe, seed: int) -> None:
+def _freeze(fitted: Fitted, recipe: Recipe, seed: int, pretext: list[Tensor] | None) -> None:
     """Freeze the backbone where an adapter or a prompt is trained in its place, and put these in theirs."""
     if recipe.adapter is None and recipe.prompt is None:
         return
     device = next(fitted.backbone.parameters()).device
-    fitted.backbone, adapted = put(fitted.backbone, recipe, seed)
+    fitted.backbone, adapted = put(fitted.backbone, recipe, seed, pretext)
     if recipe.adapter is not None:
         fitted.card["adapted"] = adapted
     prompt = fitted.prompt

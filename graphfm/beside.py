@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,8 +25,12 @@ __all__ = ["base_of", "check_meant_for", "describe", "handles_of", "prompt_of", 
 _log = logging.getLogger(__name__)
 
 
-def put(network: nn.Module, recipe: Recipe, seed: int) -> tuple[nn.Module, list[str]]:
+def put(
+    network: nn.Module, recipe: Recipe, seed: int, pretext: Sequence[Tensor] | None = None
+) -> tuple[nn.Module, list[str]]:
     """Freeze ``network`` and put the recipe's adapter into it and its prompt before it.
+
+    A prompt that composes tokens of pretext tasks takes those in ``pretext``, unless it is bound already.
 
     Returns:
         The network to call, and the names of the adapted weights.
@@ -46,7 +50,10 @@ def put(network: nn.Module, recipe: Recipe, seed: int) -> tuple[nn.Module, list[
             raise TypeError(f"adapter: the function must return the handle that attach gave it, got {handle!r}.")
         adapted = sorted(handle.changes())
     if recipe.prompt is not None:
-        network = prompted(network, copy.deepcopy(recipe.prompt), freeze=recipe.adapter is None)
+        network = under = prompted(network, copy.deepcopy(recipe.prompt), freeze=recipe.adapter is None)
+        take: Any = getattr(under.prompt, "take", None)
+        if take is not None and pretext is not None and not recipe.prompt.is_bound:
+            take(pretext)
     return network, adapted
 
 

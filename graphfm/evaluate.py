@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import logging
 import os
@@ -223,7 +224,7 @@ def _with_target(pretrained: Pretrained, data: Data) -> Pretrained:
     unifier = Unifier(pretrained.unifier.dim, rescale=pretrained.unifier.rescale)
     data_name = str(data.get("name", "data"))
     unifier.names, unifier.projections = [data_name], [pretrained.unifier.projection(data)]
-    return Pretrained(pretrained.backbone, unifier, pretrained.coordinators, pretrained.card)
+    return dataclasses.replace(pretrained, unifier=unifier)
 
 
 def identity(pretrained: Pretrained) -> dict[str, Any]:

@@ -129,7 +129,9 @@ def pretrain(
         _train(run, epochs, checkpoint, checkpoint_every, progress)
     if isinstance(run.coordinators, Tokens):
         run.coordinators.release()
-    return Pretrained(run.backbone.eval(), unifier, run.coordinators, _card(graphs, unifier, objective, run))
+    pretext: Any = getattr(run.objective, "pretext", None)
+    tokens = pretext() if callable(pretext) else None
+    return Pretrained(run.backbone.eval(), unifier, run.coordinators, _card(graphs, unifier, objective, run), tokens)
 
 
 def _train(run: TrainingRun, epochs: int, checkpoint: Any, every: int, progress: bool) -> None:

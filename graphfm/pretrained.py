@@ -39,12 +39,15 @@ class Pretrained:
         unifier: brings features of any width to the backbone's.
         coordinators: the coordinators of the sources, the tokens in their place, or ``None``.
         card: JSON-able facts: sources, objective, settings, what sampling did, losses, seconds, versions.
+        pretext: tokens ``[K, w]`` of K pretext tasks for each layer (:class:`graphfm.prompts.PretextTokens`), or
+            ``None``.
     """
 
     backbone: nn.Module
     unifier: Unifier
     coordinators: Coordinators | Tokens | None
     card: dict[str, Any]
+    pretext: list[Tensor] | None = None
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``model.json``, its safetensors and a readable ``README.md``; returns the folder.
@@ -65,6 +68,7 @@ class Pretrained:
         if self.coordinators is not None and self.coordinators.is_bound:
             settings["coordinators"], state = describe_joining(self.coordinators)
             tensors |= {f"coordinators.{k}": v for k, v in state.items()}
+        tensors |= {f"pretext.{place}": token for place, token in enumerate(self.pretext or [])}
         write_bundle(folder, "model", settings, tensors)
         write_file(Path(folder) / "README.md", model_card(settings).encode())
         return Path(folder)
@@ -110,12 +114,13 @@ class Pretrained:
             isinstance(coordinators, Tokens) and not coordinators.fits(len(unifier.names), network)
         ):
             raise CheckpointError("the tokens do not fit the sources and the backbone.")
-        homeless = [k for k in tensors if k.split(".")[0] not in ("backbone", "unifier", "coordinators")]
+        homeless = [k for k in tensors if k.split(".")[0] not in ("backbone", "unifier", "coordinators", "pretext")]
         if homeless or not isinstance(settings["card"], dict):
             raise CheckpointError(f"the checkpoint holds tensors of nothing known: {homeless[:4]}, or no card.")
         if coordinators is not None:
             coordinators.to(device)
-        return cls(network.to(device).eval(), unifier, coordinators, settings["card"])
+        pretext = load_pretext(tensors)
+        return cls(network.to(device).eval(), unifier, coordinators, settings["card"], pretext)
 
 
 def load_backbone(described: dict[str, Any], tensors: dict[str, Tensor], backbone: nn.Module | None) -> nn.Module:
@@ -140,6 +145,15 @@ def load_unifier(described: dict[str, Any], tensors: dict[str, Tensor]) -> Unifi
     if not fits:
         raise CheckpointError("the bases of the unifier do not fit its domains.")
     return unifier
+
+
+def load_pretext(tensors: dict[str, Tensor]) -> list[Tensor] | None:
+    """The tokens of a bundle's pretext tasks; ``None`` where it holds none."""
+    found = {k: v for k, v in tensors.items() if k.startswith("pretext.")}
+    places = [f"pretext.{place}" for place in range(len(found))]
+    if set(places) != set(found) or any(v.dim() != 2 or not v.is_floating_point() for v in found.values()):
+        raise CheckpointError("the tokens of the pretext tasks are not one matrix a layer.")
+    return [found[place] for place in places] or None
 
 
 def describe_joining(joining: Coordinators | Tokens | TokenPrompts) -> tuple[dict[str, Any], dict[str, Tensor]]:

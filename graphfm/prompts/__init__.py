@@ -12,6 +12,7 @@ from graphfm.prompts.gppt import GPPT
 from graphfm.prompts.graphprompt import GraphPrompt, GraphPromptPlus
 from graphfm.prompts.label_mapping import LabelMapping as LabelMapping
 from graphfm.prompts.multigprompt import MultiGPrompt
+from graphfm.prompts.pretext import PretextTokens as PretextTokens
 from graphfm.prompts.prompted import Prompted as Prompted
 from graphfm.prompts.prompted import prompted as prompted
 from graphfm.prompts.similarity import SimilarityHead as SimilarityHead

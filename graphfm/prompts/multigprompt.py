@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,17 +12,18 @@ from torch_geometric.data import Data
 from graphfm.prompts.base import Network, Prompt, checked_count
 from graphfm.prompts.similarity import SimilarityHead
 
-__all__ = ["MultiGPrompt"]
+__all__ = ["MultiGPrompt", "run_at"]
 
 
 class MultiGPrompt(Prompt):
     """``d_1 mean_l f(c_l at layer l) + d_2 mean_l f(o_l at layer l)`` (Yu et al., 2312.03731).
 
     "At layer l" multiplies what goes into layer l, feature by feature, in that pass alone. The composed prompt is a
-    mixture ``c_l = sum_k g_lk t_kl`` of the tokens of K pretext tasks, which stay as they were pretrained
-    (:meth:`take`); the open prompt o_l is free. Without pretrained tokens there is nothing to compose from: random ones
-    near 1 stand in. The paper weighs layers by constants, here they count alike, and its second mixture is learned as
-    in the authors' code. o is 1 at first, g 1/K, d 1/2.
+    mixture ``c_l = sum_k g_lk t_kl`` of the tokens of K pretext tasks, which stay as they were pretrained; the open
+    prompt o_l is free. A model pretrained by :class:`graphfm.prompts.PretextTokens` has such tokens, and adaptation
+    takes them (:meth:`take`). Without them there is nothing to compose from: random ones near 1 stand in. The
+    paper weighs layers by constants, here they count alike, and its second mixture is learned as in the authors' code.
+    o is 1 at first, g 1/K, d 1/2.
 
     Args:
         k: number of pretext tasks.
@@ -85,15 +86,29 @@ class MultiGPrompt(Prompt):
         return SimilarityHead(self.sizes["out_channels"], num_classes, self.temperature)
 
     def _at(self, network: Network, data: Data, place: int, factor: Tensor) -> Tensor:
-        """One pass with the input of one layer multiplied by ``factor``."""
-        if place == 0:
-            return network.run(data.x * factor, data.adj)
+        return run_at(lambda x: network.run(x, data.adj), network.layers, data.x, place, factor)
 
-        def multiply(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-            return given[0] * factor, *given[1:]
 
-        handle = network.layers[place - 1].register_forward_pre_hook(multiply)
-        try:
-            return network.run(data.x, data.adj)
-        finally:
-            handle.remove()
+def run_at(
+    run: Callable[[Tensor], Tensor], layers: Sequence[nn.Module], x: Tensor, place: int, factor: Tensor
+) -> Tensor:
+    """One pass ``run(x)`` with what goes into one layer multiplied by ``factor``.
+
+    Args:
+        run: the network.
+        layers: its layers after the first.
+        x: ``[N, F]``.
+        place: of the layer, 0 for the first.
+        factor: as wide as what goes into it.
+    """
+    if place == 0:
+        return run(x * factor)
+
+    def multiply(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        return given[0] * factor, *given[1:]
+
+    handle = layers[place - 1].register_forward_pre_hook(multiply)
+    try:
+        return run(x)
+    finally:
+        handle.remove()

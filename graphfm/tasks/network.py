@@ -46,7 +46,7 @@ def own_network(
         if attach is not None:
             raise ValueError("attach= and an adapter or a prompt do not go together; put them into one function.")
         check_meant_for(recipe.prompt, pretrained.card)
-        return put(network, recipe, seed)[0]
+        return put(network, recipe, seed, pretrained.pretext)[0]
     if attach is None:
         return network.requires_grad_(recipe.method == "finetune")
     if recipe.method != "finetune":

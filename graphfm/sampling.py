@@ -142,14 +142,13 @@ def weigh(joined: JoinedGraph, batch: Data) -> Data:
     Returns:
         ``batch`` with ``is_coordinator``, ``edge_weight`` (``None`` where all count alike), ``votes`` (whether edges
         into coordinators are weighed by :func:`graphfm.coordinators.vote_weights`), ``hub``, the rows of coordinators,
-        and, for tokens, ``domain``.
+        and ``domain`` ``[N]``, the source of each row.
     """
     weight, coordinators = joined.adj.weight, joined.coordinators
     batch.is_coordinator = batch.node >= joined.num_ordinary
     batch.edge_weight = None if weight is None else weight.index_select(0, batch.edge)
     batch.hub = torch.nonzero(batch.is_coordinator).flatten()
-    if joined.tokens is not None:
-        batch.domain = joined.domain[batch.node]
+    batch.domain = joined.domain[batch.node]
     batch.votes = coordinators is not None and coordinators.votes
     if batch.votes and batch.hub.numel():
         batch.edge_weight = vote_weights(batch.edge_index, batch.is_coordinator, batch.edge_weight)
@@ -166,7 +165,7 @@ def fill(joined: JoinedGraph, batch: Data, x: Tensor) -> Data:
 
     Returns:
         ``Data`` with ``x`` (differentiable in coordinators and tokens) and the fields that the batch had:
-        ``edge_index``, ``edge_weight``, ``batch``, ``ptr``, ``num_graphs``, ``is_coordinator`` and ``votes``.
+        ``edge_index``, ``edge_weight``, ``batch``, ``ptr``, ``num_graphs``, ``is_coordinator``, ``domain``, ``votes``.
     """
     batch = copy.copy(batch)
     batch.x = x.index_select(0, batch.node)

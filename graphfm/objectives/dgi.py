@@ -18,8 +18,9 @@ class DGI(nn.Module):
 
     ``-mean_i [log D(h_i, s) + log(1 - D(h~_i, s))] / 2`` with the summary ``s = sigmoid(mean_i h_i)``, the bilinear
     discriminator ``D(h, s) = sigmoid(h . W s)`` and h~ from features shuffled over the nodes. In a batch of graphs each
-    has its own summary and is shuffled within itself: rows from elsewhere would be told apart by their domain alone.
-    Coordinators pass messages but are neither shuffled nor counted.
+    has its own summary. Features are shuffled among the nodes of a ``domain``, where the batch tells it, and else within
+    each graph: those of another domain would be told apart by that alone, and the 25 nodes of a walk are so alike that
+    shuffling them hides little but degrees. Coordinators pass messages but are neither shuffled nor counted.
     """
 
     crosses: ClassVar[str] = "both"
@@ -40,7 +41,7 @@ class DGI(nn.Module):
             raise RuntimeError("DGI has no discriminator yet; call bind(in_channels, out_channels) first.")
         adj = adjacency(batch)
         true = backbone(batch.x, adj)
-        false = backbone(batch.x.index_select(0, Kin(batch).shuffle()), adj)
+        false = backbone(batch.x.index_select(0, Kin(batch, far=True).shuffle()), adj)
         keep = ordinary(batch).to(true.dtype)
         graph, count = graph_of(batch)
         size = keep.new_zeros(count).index_add_(0, graph, keep).clamp_(min=1).unsqueeze(1)

@@ -68,10 +68,15 @@ class Kin:
     """Nodes in groups whose members may stand in for one another: same graph, same ``node_type``, ordinary or not.
 
     With ``node_type`` ``[N]`` (PyG's ``to_homogeneous`` leaves it) a user stands in for a user and an item for an item.
+
+    Args:
+        batch: the nodes.
+        far: a node of another graph may stand in if it is of the same ``domain``, in a batch that tells them.
     """
 
-    def __init__(self, batch: Data) -> None:
-        graph, count = graph_of(batch)
+    def __init__(self, batch: Data, *, far: bool = False) -> None:
+        domain = batch.get("domain") if far else None
+        graph, count = graph_of(batch) if domain is None else (domain, int(domain.max()) + 1 if len(domain) else 0)
         group, kind = 2 * graph + ~ordinary(batch), batch.get("node_type")
         count = 2 * count
         if kind is not None and kind.numel():

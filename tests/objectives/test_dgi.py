@@ -30,14 +30,18 @@ def slow_dgi(true, false, weight, batch, keep):
 
 @pytest.mark.parametrize("sizes", [(7,), (6, 9, 5)])
 @pytest.mark.parametrize("hubs", [0, 2])
-def test_dgi_is_its_formula(sizes, hubs):
+@pytest.mark.parametrize("one_domain", [False, True])
+def test_dgi_is_its_formula(sizes, hubs, one_domain):
     batch = make_batch(sizes, hubs)
+    if one_domain:  # features come from other graphs as well
+        batch.domain = torch.zeros(batch.num_nodes, dtype=torch.long)
     torch.manual_seed(0)
     backbone, objective = FAGCN(4, 6, dropout=0.0), DGI().bind(4, 6)
     torch.manual_seed(1)
     found = objective(backbone, batch)
     torch.manual_seed(1)
-    order = Kin(batch).shuffle()
+    order = Kin(batch, far=True).shuffle()
+    assert bool((batch.batch[order] == batch.batch).all()) == (not one_domain or len(sizes) == 1)
     slow = copy.deepcopy(backbone).double()
     with torch.no_grad():
         true, false = (slow(x.double(), batch.edge_index, batch.edge_weight) for x in (batch.x, batch.x[order]))

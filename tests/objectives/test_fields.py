@@ -65,6 +65,19 @@ def test_kin_is_of_the_same_graph_type_and_standing():
         assert bool(((share - 1 / len(members)).abs() < 0.12).all())
 
 
+def test_far_kin_is_of_the_same_domain_in_whatever_graph():
+    batch = two_types()
+    batch.domain = torch.tensor([0, 0, 0, 1, 1, 1] + [0, 0, 0, 2, 2, 2])  # a graph may span domains
+    facts = list(zip(batch.domain.tolist(), batch.node_type.tolist(), batch.is_coordinator.tolist(), strict=True))
+    torch.manual_seed(0)
+    nodes = torch.arange(12).repeat(400)
+    drawn = Kin(batch, far=True).draw(nodes)
+    for node in range(12):
+        assert set(drawn[nodes == node].tolist()) == {i for i in range(12) if facts[i] == facts[node]}
+    del batch.domain
+    assert torch.equal(Kin(batch, far=True).group, Kin(batch).group)
+
+
 def test_a_shuffle_is_a_permutation_among_kin_and_every_one_is_as_likely():
     batch = two_types()
     kin, seen = Kin(batch), {}

@@ -35,6 +35,7 @@ class Purchases:
         users: ``[U]`` names: text, or int64 where the source had whole numbers.
         items: ``[I]`` names, likewise; empty in a log without items.
         report: what reading did.
+        until: the moment up to which the log is known, where that lies after the last event: it was cut there.
     """
 
     user: np.ndarray
@@ -44,6 +45,7 @@ class Purchases:
     users: np.ndarray
     items: np.ndarray
     report: ReadReport
+    until: int | None = None
 
     @classmethod
     def from_arrays(
@@ -104,6 +106,12 @@ class Purchases:
         """Item nodes: one in a log without items, which stands for the whole shop."""
         return max(len(self.items), 1)
 
+    @property
+    def end(self) -> int:
+        """The moment up to which the log is known: its last event, or where it was cut after that."""
+        last = int(self.time[-1])
+        return last if self.until is None else max(last, self.until)
+
     def before(self, cutoff: Any) -> Purchases:
         """The events before a cutoff, with the users and items known by then; arrays are views.
 
@@ -118,7 +126,8 @@ class Purchases:
             )
         user, item = self.user[:end], self.item[:end]
         names = (self.users[: int(user.max()) + 1], self.items[: int(item.max()) + 1])
-        return Purchases(user, item, self.time[:end], self.amount[:end], *names, self.report)
+        until = min(moment, self.end)
+        return Purchases(user, item, self.time[:end], self.amount[:end], *names, self.report, until)
 
     def check_before(self, cutoff: int) -> Purchases:
         """The log itself, if all of it lies before the cutoff (microseconds).
@@ -136,10 +145,10 @@ class Purchases:
         """A cutoff in microseconds, if this log says anything about it.
 
         Raises:
-            ValueError: nothing lies before it, or the log ends more than a day before it.
+            ValueError: nothing lies before it, or the log is known until more than a day before it.
         """
         moment = as_time(cutoff)
-        first, last = int(self.time[0]), int(self.time[-1])
+        first, last = int(self.time[0]), self.end
         if not first < moment <= last + DAY:
             raise ValueError(
                 f"cutoff {show_time(moment)} lies outside the log, which runs from {show_time(first)} to "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from graphfm.ltv.grepo import GRePO
 from graphfm.ltv.report_front import write_front
 from graphfm.pareto import LossRange
 
-__all__ = ["ParetoFront", "SweepPoint"]
+__all__ = ["ParetoFront", "SweepPoint", "common_scale"]
+
+_MARGIN = 0.1  # of the way from the constant to the lowest loss, further down
+_LEAST = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,14 +43,14 @@ class ParetoFront:
     Attributes:
         points: the runs, in the order in which they were made.
         horizons: K days.
-        scale: of validation losses: ideal below those of the single-task models, reference those of a constant.
         single: validation losses of the single-task models, ``K``.
+        constant: those of one distribution for all, ``K``.
     """
 
     points: tuple[SweepPoint, ...]
     horizons: tuple[float, ...]
-    scale: LossRange
     single: tuple[float, ...]
+    constant: tuple[float, ...]
 
     @property
     def losses(self) -> np.ndarray:
@@ -54,20 +58,27 @@ class ParetoFront:
         return np.array([point.losses for point in self.points])
 
     @property
+    def scale(self) -> LossRange:
+        """From below the best run (or single-task model) to the constant; see :func:`common_scale`."""
+        return common_scale([self])
+
+    @property
     def normalised(self) -> np.ndarray:
-        """``[R, K]``: 0 at the ideal, 1 at the constant."""
-        ideal, reference = np.array(self.scale.ideal), np.array(self.scale.reference)
-        return np.asarray((self.losses - ideal) / (reference - ideal))
+        """``[R, K]``: 0 at the ideal of :attr:`scale`, 1 at its reference."""
+        return _normalised(self.losses, self.scale)
 
     @property
     def on_front(self) -> np.ndarray:
         """Whether no other run is at least as low at every horizon and lower at one: bool ``[R]``."""
         return ~is_dominated(self.losses)
 
-    @property
-    def hypervolume(self) -> float:
-        """Of the normalised losses, up to the constant model at (1, ..., 1); 1 would be the ideal."""
-        return hypervolume(self.normalised, np.ones(len(self.horizons)))
+    def hypervolume(self, scale: LossRange | None = None) -> float:
+        """Of the normalised losses, up to the reference at (1, ..., 1); 1 would be the ideal.
+
+        Args:
+            scale: that of all sweeps that are to be compared, from :func:`common_scale`; its own where not given.
+        """
+        return hypervolume(_normalised(self.losses, scale or self.scale), np.ones(len(self.horizons)))
 
     @property
     def unharmed(self) -> np.ndarray:
@@ -93,12 +104,34 @@ class ParetoFront:
             "on_front": self.on_front.tolist(),
             "unharmed": self.unharmed.tolist(),
             "single": list(self.single),
-            "ideal": list(self.scale.ideal),
-            "reference": list(self.scale.reference),
-            "hypervolume": self.hypervolume,
+            "constant": list(self.constant),
+            "hypervolume": self.hypervolume(),
             "chosen": self.chosen,
         }
 
     def write(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``front.json`` for the report; returns its path."""
         return write_front(folder, self.losses, self.on_front, self.horizons)
+
+
+def common_scale(fronts: Sequence[ParetoFront]) -> LossRange:
+    """One scale for several sweeps on the same validation tasks, so that their volumes can be compared.
+
+    The ideal lies below the lowest loss of any run or single-task model; the reference is the constant model or, at a
+    horizon where nothing beats it, the worst run.
+
+    Raises:
+        ValueError: no front.
+    """
+    if not fronts:
+        raise ValueError("fronts is empty; give at least one.")
+    seen = np.concatenate([part for front in fronts for part in (front.losses, [front.single])])
+    best, worst = seen.min(axis=0), seen.max(axis=0)
+    constant = np.max([front.constant for front in fronts], axis=0)
+    reference = np.maximum(np.where(constant > best, constant, worst), best + _LEAST)
+    return LossRange(tuple(best - _MARGIN * (reference - best)), tuple(reference))
+
+
+def _normalised(losses: np.ndarray, scale: LossRange) -> np.ndarray:
+    ideal, reference = np.array(scale.ideal), np.array(scale.reference)
+    return np.asarray((losses - ideal) / (reference - ideal))

@@ -97,7 +97,7 @@ class GRePO:
         ValueError: sizes or rates out of range, or no such device.
 
     Attributes, once fitted: ``network``, ``encoder``, ``vocabulary``, ``columns``, ``fingerprint`` of the training
-    data, ``history`` (see :func:`graphfm.ltv.supervised.train`).
+    data, ``combined_by`` (the combiner's name), ``history`` (see :func:`graphfm.ltv.supervised.train`).
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class GRePO:
         self.encoder: PurchaseEncoder | None = None
         self.vocabulary: Vocabulary | None = None
         self.history: dict[str, list[Any]] = {}
-        self.fingerprint = ""
+        self.fingerprint, self.combined_by = "", ""
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that are plain values: what a file keeps of them."""
@@ -173,7 +173,7 @@ class GRePO:
         return Prepared(data, judged, encoder, vocabulary, columns)
 
     def fit_prepared(self, prepared: Prepared, start: GRePO | None = None) -> GRePO:
-        """Train on what :meth:`prepare` made, from weights drawn anew or from those of ``start``."""
+        """Train on what :meth:`prepare` made: from new weights, or from those of ``start``, which may stay best."""
         self.columns, self.encoder, self.vocabulary = prepared.columns, prepared.encoder, prepared.vocabulary
         value = prepared.data.value
         scale = widest_range(self.head, value)
@@ -183,12 +183,24 @@ class GRePO:
         with isolated_rng(self.seed, self.device):
             network = self.build(prepared.data.inputs.width)
             network.head.start_at(value)
-            if start is not None and start.network is not None:
-                network.load_state_dict(start.network.state_dict())
+            if start is not None:
+                network.load_state_dict(start.fitted_network().state_dict())
             network.to(self.device)
-            self.history = train(network, combiner, prepared.data, prepared.val, self.settings, scale)
-        self.network, self.fingerprint = network.eval(), prepared.fingerprint()
+            data, val, warm = prepared.data, prepared.val, start is not None
+            self.history = train(network, combiner, data, val, self.settings, scale, judge_start=warm)
+        self.network = network.eval()
+        self.fingerprint, self.combined_by = prepared.fingerprint(), type(combiner).__name__
         return self
+
+    def fitted_network(self) -> Network:
+        """Trunk and head.
+
+        Raises:
+            RuntimeError: ``fit`` was not called.
+        """
+        if self.network is None:
+            raise RuntimeError("the model has no network yet; call fit first.")
+        return self.network
 
     def build(self, features: int) -> Network:
         """Trunk and head for so many features, drawn anew."""
@@ -221,13 +233,12 @@ class GRePO:
         Yields:
             a part of the task and its forecast, such as for ``forecast.table(part)``.
         """
-        if self.network is None:
-            raise RuntimeError("the model has no network yet; call fit first.")
+        network = self.fitted_network()
         self.columns.check(task)
         inputs = gather([task], self.encoder, self.vocabulary)
         for low in range(0, len(inputs), rows):
             part = slice(low, low + rows)
-            yield task.part(part), self._forecast(self.network, inputs, part)
+            yield task.part(part), self._forecast(network, inputs, part)
 
     @torch.no_grad()
     def _forecast(self, network: Network, inputs: Inputs, part: slice) -> Forecast:

@@ -37,15 +37,14 @@ def save_model(model: GRePO, folder: str | os.PathLike[str]) -> Path:
         ValueError: a head of one's own, which could not be loaded.
         OSError: the folder cannot be written; what was there before stays whole.
     """
-    if model.network is None:
-        raise RuntimeError("the model has no network yet; call fit first.")
+    network = model.fitted_network()
     if model.head.__name__ not in _HEADS:
         raise ValueError(f"head {model.head.__name__} is not one of {', '.join(_HEADS)}, so no file can name it.")
     settings: dict[str, Any] = {
         "arguments": model.arguments(),
         "head": model.head.__name__,
-        "combine": None if model.combine is None else type(model.combine).__name__,
-        "features": model.network.features,
+        "combined_by": model.combined_by,
+        "features": network.features,
         "items": len(model.vocabulary) if model.vocabulary is not None else 0,
         "columns": dataclasses.asdict(model.columns),
         "fingerprint": model.fingerprint,
@@ -53,7 +52,7 @@ def save_model(model: GRePO, folder: str | os.PathLike[str]) -> Path:
         "versions": environment(),
         "encoder": None,
     }
-    tensors = {f"network.{k}": v for k, v in model.network.state_dict().items()}
+    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
     if model.encoder is not None:
         settings["encoder"], of_encoder = model.encoder.state()
         tensors |= {f"encoder.{k}": v for k, v in of_encoder.items()}
@@ -98,5 +97,6 @@ def _from_bundle(settings: dict[str, Any], tensors: dict[str, Tensor], device: t
     state = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
     load_state(network, state, "network")
     model.network = network.to(model.device).eval()
-    model.history, model.fingerprint = dict(settings["history"]), str(settings["fingerprint"])
+    model.history = dict(settings["history"])
+    model.fingerprint, model.combined_by = str(settings["fingerprint"]), str(settings["combined_by"])
     return model

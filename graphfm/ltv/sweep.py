@@ -82,14 +82,14 @@ def preferring(combine: str | type[Combiner] | Make) -> Make:
     return make
 
 
-def measured_range(model: GRePO, prepared: Prepared) -> tuple[LossRange, LossRange, tuple[float, ...]]:
+def measured_range(model: GRePO, prepared: Prepared) -> tuple[LossRange, tuple[float, ...]]:
     """Train the model for each horizon alone, to see how low each loss goes.
 
     The ideal lies a tenth of the way from the constant model below the lowest loss that was reached, so that hardly
     anything gets there; the reference is the constant model.
 
     Returns:
-        the range of training losses, that of validation losses, and the validation losses ``K`` of the single models.
+        the range of training losses, and the validation losses ``K`` of the single models.
     """
     val = _needed(prepared)
     horizons = prepared.data.value.size(1)
@@ -100,9 +100,11 @@ def measured_range(model: GRePO, prepared: Prepared) -> tuple[LossRange, LossRan
         lowest.append(min(losses[place] for losses in alone.history["train"]))
         judged.append(_judge(alone, val)[place])
         _log.info("horizon %d alone: %.5f on validation", place, judged[-1])
-    value = prepared.data.value
-    constant = constant_losses(model.head, value).tolist(), constant_losses(model.head, value, val.value).tolist()
-    return _range(lowest, constant[0]), _range(judged, constant[1]), tuple(judged)
+    constant = constant_losses(model.head, prepared.data.value).tolist()
+    # A horizon where nothing beats the constant still needs a range.
+    reference = [max(high, low + _LEAST) for low, high in zip(lowest, constant, strict=True)]
+    ideal = [low - _MARGIN * (high - low) for low, high in zip(lowest, reference, strict=True)]
+    return LossRange(tuple(ideal), tuple(reference)), tuple(judged)
 
 
 def sweep(model: GRePO, prepared: Prepared, preferences: Sequence[Sequence[float]], make: Make) -> ParetoFront:
@@ -120,7 +122,7 @@ def sweep(model: GRePO, prepared: Prepared, preferences: Sequence[Sequence[float
     if not preferences:
         raise ValueError("preferences is empty; give at least one, such as those of preference_grid(K).")
     val = _needed(prepared)
-    scale, of_val, single = measured_range(model, prepared)
+    scale, single = measured_range(model, prepared)
     points: list[SweepPoint] = []
     for wanted in preferences:
         preference = tuple(float(share) / float(sum(wanted)) for share in wanted)
@@ -129,7 +131,8 @@ def sweep(model: GRePO, prepared: Prepared, preferences: Sequence[Sequence[float
         one.fit_prepared(prepared, None if near is None else near.model)
         points.append(SweepPoint(preference, _judge(one, val), one))
         _log.info("preference %s: %s", preference, points[-1].losses)
-    return ParetoFront(tuple(points), prepared.columns.horizons, of_val, single)
+    constant = tuple(constant_losses(model.head, prepared.data.value, val.value).tolist())
+    return ParetoFront(tuple(points), prepared.columns.horizons, single, constant)
 
 
 class ParetoSweep:
@@ -202,15 +205,7 @@ def with_combiner(model: GRePO, combiner: Combiner) -> GRePO:
 
 
 def _judge(model: GRePO, val: Labelled) -> tuple[float, ...]:
-    assert model.network is not None
-    return tuple(losses_of(model.network, val.to(model.device)).tolist())
-
-
-def _range(lowest: Sequence[float], constant: Sequence[float]) -> LossRange:
-    # A horizon where nothing beats the constant still needs a range.
-    reference = [max(high, low + _LEAST) for low, high in zip(lowest, constant, strict=True)]
-    ideal = [low - _MARGIN * (high - low) for low, high in zip(lowest, reference, strict=True)]
-    return LossRange(tuple(ideal), tuple(reference))
+    return tuple(losses_of(model.fitted_network(), val.to(model.device)).tolist())
 
 
 def _needed(prepared: Prepared) -> Labelled:

@@ -125,3 +125,16 @@ def test_a_log_without_items_has_one_that_stands_for_the_shop():
     assert log.num_items == 1
     assert log.users.tolist() == ["a", "b"]
     assert log.before("2024-01-02").items.tolist() == []
+
+
+def test_a_log_that_was_cut_is_known_until_there():
+    day = np.array([1, 2, 3, 9, 20]) * DAY
+    log = Purchases.from_arrays(np.arange(5), None, day, np.ones(5))
+    past = log.before(8 * DAY)
+    assert (past.end, log.end) == (8 * DAY, 20 * DAY)
+    assert past.check_cutoff(8 * DAY) == 8 * DAY  # five days of silence are no end of the log
+    assert past.before(6 * DAY).end == 6 * DAY
+    assert past.before(30 * DAY).end == 8 * DAY
+    with pytest.raises(ValueError, match="lies outside the log"):
+        past.check_cutoff(10 * DAY)
+    assert log.before(40 * DAY).end == 20 * DAY

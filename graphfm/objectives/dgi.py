@@ -18,9 +18,9 @@ class DGI(nn.Module):
 
     ``-mean_i [log D(h_i, s) + log(1 - D(h~_i, s))] / 2`` with the summary ``s = sigmoid(mean_i h_i)``, the bilinear
     discriminator ``D(h, s) = sigmoid(h . W s)`` and h~ from features shuffled over the nodes. In a batch of graphs each
-    has its own summary. Features are shuffled among the nodes of a ``domain``, where the batch tells it, and else within
-    each graph: those of another domain would be told apart by that alone, and the 25 nodes of a walk are so alike that
-    shuffling them hides little but degrees. Coordinators pass messages but are neither shuffled nor counted.
+    has its own summary. Features are shuffled among the nodes of a ``domain``, where the batch tells it, and else
+    within each graph: rows of another domain would be told apart by that alone, while the few nodes of a walk are so
+    alike that little but their degrees would tell. Coordinators pass messages but are neither shuffled nor counted.
     """
 
     crosses: ClassVar[str] = "both"

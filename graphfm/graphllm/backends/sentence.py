@@ -66,7 +66,9 @@ class SentenceEncoder:
     @property
     def dim(self) -> int:
         """The width of a vector."""
-        return int(self.model.get_embedding_dimension())  # type: ignore[operator]
+        model: Any = self.model  # the name of this changed with version 6
+        width = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
+        return int(width())
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Vectors ``[N, D]`` on the CPU, without gradients.

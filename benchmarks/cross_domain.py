@@ -121,7 +121,8 @@ def table() -> None:
         row = {key: cell[key] for key in ("norm", "objective", "joined")} | {"means": [round(m, 2) for m in means]}
         report.append(row | {"above": above, "below": below, "seconds": round(cell["seconds"], 1)})
         shown = " | ".join(f"{m:.1f}" for m in means)
-        print(f"| {row['norm']} | {row['objective']} | {row['joined']} | {shown} | {above} / {below} | {cell['seconds']:.0f} |")
+        named = " | ".join((row["norm"], row["objective"], row["joined"]))
+        print(f"| {named} | {shown} | {above} / {below} | {cell['seconds']:.0f} |")
     keep(HERE / "summary.json", {"targets": TARGETS, "shots": SHOTS, "rows": report})
 
 

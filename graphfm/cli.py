@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from graphfm.graphllm.commands import glbench_app
 from graphfm.ltv.commands import ltv_app
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at the datasets that can be named.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(glbench_app, name="glbench")
 app.add_typer(ltv_app, name="ltv")
 
 Shots = Annotated[list[str], typer.Option(help="Labels a class: 1,3,5, or the option several times.")]

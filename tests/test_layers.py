@@ -27,7 +27,7 @@ ONLY_IN = {
     "ogb": {"data/pyg.py"},
     "matplotlib": {"report/plots.py"},
     "safetensors": {"bundle.py"},
-    "typer": {"cli.py", "ltv/commands.py"},
+    "typer": {"cli.py", "graphllm/commands.py", "ltv/commands.py"},
     "rich": {"cli.py", "progress.py", "report/table.py"},
     "torch_scatter": {"nn/scatter.py"},
     "torch_sparse": set(),

@@ -22,13 +22,17 @@ class Remembered:
 
     Args:
         encoder: what encodes.
+
+    Attributes:
+        seconds: what the texts asked for in this cell took when they were first encoded.
+        paid: what of that was spent in this cell.
     """
 
     def __init__(self, encoder: TextEncoder) -> None:
         self.encoder = encoder
         self._made: dict[tuple[str, ...], tuple[Tensor, float]] = {}
-        self.seconds = 0.0
         self._counted: set[tuple[str, ...]] = set()
+        self.seconds = self.paid = 0.0
 
     @property
     def name(self) -> str:
@@ -51,6 +55,7 @@ class Remembered:
         if key not in self._made:
             started = time.perf_counter()
             self._made[key] = self.encoder.encode(texts), time.perf_counter() - started
+            self.paid += self._made[key][1]
         vectors, seconds = self._made[key]
         if key not in self._counted:
             self.seconds += seconds
@@ -58,8 +63,8 @@ class Remembered:
         return vectors
 
     def new_cell(self) -> None:
-        """Count ``seconds`` from 0, as if nothing were remembered."""
-        self.seconds = 0.0
+        """Count seconds from 0."""
+        self.seconds = self.paid = 0.0
         self._counted.clear()
 
     def count(self, texts: Sequence[str]) -> Counts:

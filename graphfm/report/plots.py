@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["INK", "LINE", "MUTED", "accuracy_plot", "as_svg", "available", "blank", "difference_plot", "seconds_plot"]
+__all__ = [
+    "INK",
+    "LINE",
+    "MUTED",
+    "accuracy_plot",
+    "as_svg",
+    "available",
+    "blank",
+    "difference_plot",
+    "label_points",
+    "seconds_plot",
+]
 
 # matplotlib wants colours, the page wants variables: these stand in and are replaced in the finished SVG.
 INK, MUTED, LINE = "#010203", "#010204", "#010205"
@@ -110,7 +121,7 @@ def seconds_plot(targets: Sequence[Target]) -> str:
     axes.margins(x=0.12, y=0.12)
     best = max((accuracy for _, accuracy, _, group in points if group == "floor"), default=math.nan)
     named = [point for point in points if point[3] != "floor" or point[1] == best]  # the rules lie too close for names
-    _label_points(axes, [(cost, accuracy, method) for cost, accuracy, method, _ in named])
+    label_points(axes, [(cost, accuracy, method) for cost, accuracy, method, _ in named])
     axes.set_xlabel("seconds a cell (fit and prediction)")
     name = targets[0].measure.names[0]
     axes.set_ylabel(f"{name}, %")
@@ -163,7 +174,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 28 else f"{name[:12]}…{name[-15:]}"
 
 
-def _label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+def label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Names beside points, pushed apart from the top down where they would overlap."""
     low, high = axes.get_ylim()
     apart = 0.055 * (high - low)

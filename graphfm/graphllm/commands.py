@@ -1,0 +1,155 @@
+"""``graphfm glbench``: list the methods, measure them under one protocol, write the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+    from graphfm.graphllm.method import Method
+    from graphfm.graphllm.stock import Stock
+
+__all__ = ["glbench_app"]
+
+glbench_app = typer.Typer(help="Language models and graph networks on graphs with text.", no_args_is_help=True)
+
+_Names = Annotated[list[str], typer.Option(help="Names or files: a,b,c, or the option several times.")]
+
+
+@glbench_app.command("list")
+def list_methods() -> None:
+    """List the methods: a line each, with what it needs and whether that is there."""
+    from graphfm.graphllm.library import methods
+    from graphfm.graphllm.method import ZeroShot
+
+    rows = [("method", "family", "setting", "uses", "needs")]
+    for name, kind in methods().items():
+        setting = "zero-shot" if issubclass(kind, ZeroShot) else "supervised, few-shot"
+        needs = ", ".join(_need(need) for need in kind.needs) or "nothing"
+        rows.append((name, kind.family, setting, " + ".join(sorted(kind.uses, reverse=True)), needs))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        typer.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
+
+
+@glbench_app.command("run")
+def run_grid(
+    datasets: _Names,
+    out: Annotated[Path, typer.Option(help="Folder for results; cells in it are not measured again.")],
+    methods: Annotated[list[str], typer.Option(help="Names or module:Name; all that can run if left out.")] = [],  # noqa: B006
+    setting: Annotated[str, typer.Option(help="supervised, few-shot or zero-shot.")] = "supervised",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0 .. N - 1.")] = 5,
+    shots: Annotated[int, typer.Option(min=1, help="Labels a class in the few-shot setting.")] = 5,
+    labels: Annotated[str, typer.Option(help="What is told of the classes: descriptions or names.")] = "descriptions",
+    grid: Annotated[str, typer.Option(help="Settings tried: one, small or published.")] = "small",
+    sources: Annotated[list[str], typer.Option(help="Graphs that zero-shot methods learn from.")] = [],  # noqa: B006
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out-overlapping", help="Leave a target's kin out of its sources; else refuse.")
+    ] = False,
+    encoder: Annotated[str, typer.Option(help="tfidf, minilm, or the path of an encoder.")] = "tfidf",
+    lm: Annotated[str | None, typer.Option(help="smollm2, or the path of a causal language model.")] = None,
+    chat: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
+    model: Annotated[str | None, typer.Option(help="Which of the server's models.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+) -> None:
+    """Measure methods on graphs with text; goes on where it stopped, writes failures down and passes them over."""
+    from graphfm.graphllm.run import Setup, failures, run
+
+    asked = Setup(setting=setting, shots=shots, labels=labels, grid=grid, device=device)
+    stock = _stock(encoder, lm, chat, model, device)
+    found = run(
+        _load(datasets, "--datasets"),
+        _chosen(_listed(methods), setting, stock),
+        stock=stock,
+        out=out,
+        setup=asked,
+        sources=_load(sources, "--sources") if sources else [],
+        leave_out_overlapping=leave_out,
+        seeds=range(seeds),
+        progress=True,
+    )
+    failed = failures(out)
+    typer.echo(f"{len(found)} cells in {out}" + (f", {len(failed)} failed" if failed else ""))
+    for one in failed[:5]:
+        typer.echo(f"  {one['method']} on {one['dataset']}, seed {one['seed']}: {one['error']}")
+    typer.echo(f"Next: graphfm glbench report {out}")
+
+
+@glbench_app.command("report")
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder that `graphfm glbench run` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="The page to write; report.html in the folder if left out.")] = None,
+    title: Annotated[str, typer.Option(help="Its heading.")] = "Graphs with text",
+) -> None:
+    """Write the leaderboard, the cost, a table for every dataset and the failures as one HTML page."""
+    from graphfm.graphllm.page import write_glbench_report
+
+    typer.echo(f"Report: {write_glbench_report(folder, out, title=title)}")
+
+
+def _listed(values: list[str]) -> list[str]:
+    return list(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
+
+
+def _load(names: list[str], option: str) -> list[Data]:
+    from graphfm.data import load
+
+    found = _listed(names)
+    if not found:
+        raise typer.BadParameter("is empty; name at least one.", param_hint=option)
+    return [load(name) for name in found]
+
+
+def _chosen(names: list[str], setting: str, stock: Stock) -> list[type[Method]]:
+    from graphfm.graphllm.library import find_method, methods
+    from graphfm.graphllm.method import Supervised, ZeroShot
+
+    if names:
+        return [find_method(name) for name in names]
+    kind: type[Method] = ZeroShot if setting == "zero-shot" else Supervised
+    return [one for one in methods().values() if issubclass(one, kind) and not stock.lacks(one)]
+
+
+def _stock(encoder: str, lm: str | None, chat: str | None, model: str | None, device: str | None) -> Stock:
+    from graphfm.graphllm.backends.tfidf import TfidfEncoder
+    from graphfm.graphllm.stock import Stock
+
+    given: dict[str, Any] = {"encoder": TfidfEncoder()}
+    if encoder != "tfidf":
+        from graphfm.graphllm import CachedEncoder, SentenceEncoder
+
+        given["tunable"] = SentenceEncoder(None if encoder == "minilm" else encoder, device=device)
+        given["encoder"] = CachedEncoder(given["tunable"])
+    if lm is not None:
+        from graphfm.graphllm import LocalLM
+
+        given["lm"] = LocalLM.load(None if lm == "smollm2" else lm, device=device)
+    if chat is not None:
+        given["chat"] = _client(chat, model)
+    return Stock(**given)
+
+
+def _client(address: str, model: str | None) -> Any:
+    from graphfm.graphllm import OpenAIChat
+
+    if model is None:
+        raise typer.BadParameter("is needed beside --chat.", param_hint="--model")
+    return OpenAIChat(address, model)
+
+
+def _need(name: str) -> str:
+    """A need in words, and whether it can be met here."""
+    from importlib.util import find_spec
+
+    library = all(find_spec(part) is not None for part in ("transformers", "sentence_transformers"))
+    there = "" if library else ', missing: pip install "graphfm[llm]"'
+    return {
+        "encoder": f"a text encoder (tfidf; minilm{there})",
+        "tunable": f"an encoder to fine-tune (minilm{there})",
+        "lm": f"a causal language model (--lm{there})",
+        "chat": "a chat endpoint (--chat URL --model NAME)",
+    }[name]

@@ -1,0 +1,212 @@
+"""A folder of cells as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from graphfm.graphllm.ranks import Ranking
+from graphfm.graphllm.run import RESULTS, failures
+from graphfm.graphllm.standings import Line, Standings, standings
+from graphfm.report import plots
+from graphfm.report.rows import interval, percent, seconds
+from graphfm.report.style import CSS
+from graphfm.results import Result, Summary, read
+
+__all__ = ["cost_plot", "write_glbench_report"]
+
+_MORE = """
+td .family { color: var(--muted); font-size: .8rem; }
+.cd { max-width: 620px; }
+"""
+
+
+def write_glbench_report(
+    folder: str | os.PathLike[str], path: str | os.PathLike[str] | None = None, *, title: str = "Graphs with text"
+) -> Path:
+    """Write the report of a folder that :func:`graphfm.graphllm.run.run` filled.
+
+    Leaderboard, accuracy against cost, a table for every dataset, what failed, how it was measured. Plots need
+    matplotlib (extra ``viz``).
+
+    Args:
+        folder: holds ``results.jsonl`` and perhaps ``failures.jsonl``.
+        path: the file to write; ``report.html`` in the folder if not given.
+        title: heading.
+
+    Raises:
+        FileNotFoundError: the folder holds no results.
+        ValueError: none in them.
+    """
+    cells = read(Path(folder) / RESULTS)
+    found = standings(cells)
+    path = Path(folder) / "report.html" if path is None else Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title><style>{CSS}{_MORE}</style></head><body><main>",
+        f'<header><h1>{escape(title)}</h1><p class="verdict">{_headline(found)}</p></header>',
+        *(_setting(one) for one in found),
+        _failures(folder),
+        _measured(cells),
+        "</main></body></html>\n",
+    ]
+    path.write_text("\n".join(parts), encoding="utf-8")
+    return path
+
+
+def cost_plot(one: Standings) -> str:
+    """Mean seconds a cell, encoding included, against mean accuracy; ``<svg>``, empty with fewer than two points."""
+    points = [line for line in one.lines if not math.isnan(line.mean)]
+    if len(points) < 2 or not plots.available():
+        return ""
+    figure, axes = plots.blank(4.2)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for line in points:
+        axes.plot(max(line.seconds, 1e-2), 100 * line.mean, "o", color=plots.MUTED, markersize=5, zorder=3)
+    axes.minorticks_off()
+    axes.grid(axis="both", color=plots.LINE, linewidth=0.6)
+    axes.margins(x=0.2, y=0.12)
+    plots.label_points(axes, [(max(line.seconds, 1e-2), 100 * line.mean, line.method) for line in points])
+    axes.set_xlabel("seconds a cell, encoding included")
+    axes.set_ylabel("mean accuracy, %")
+    return plots.as_svg(figure, "Seconds against accuracy")
+
+
+def _headline(found: Sequence[Standings]) -> str:
+    sentences = []
+    for one in found:
+        best = next((line for line in one.lines if not math.isnan(line.mean)), None)
+        if best is not None:
+            many = len(one.common)
+            over = f"{many} dataset{'s' if many != 1 else ''}"
+            text = f"{one.setting}: {best.method} has the best mean rank over {over} ({percent(best.mean)} % accuracy)"
+            sentences.append(text if one.ranking is not None else f"{one.setting}: {best.method} alone")
+    return escape("; ".join(sentences)) + "." if sentences else "No method was measured on every dataset."
+
+
+def _setting(one: Standings) -> str:
+    plot = cost_plot(one)
+    datasets = "".join(_dataset(one, name) for name in one.datasets)
+    drawn = f'<section class="card"><h3>Accuracy against cost</h3>{plot}</section>' if plot else ""
+    return (
+        f"<h2>{escape(one.setting.capitalize())}</h2>"
+        f'<section class="card"><h3>Leaderboard</h3><div class="scroll">{_leaderboard(one)}</div>'
+        f"{_ranking(one.ranking)}</section>{drawn}{datasets}"
+    )
+
+
+def _leaderboard(one: Standings) -> str:
+    heads = ("mean rank", "mean accuracy", "seconds", "peak MiB", "tokens", "price", "no answer")
+    columns = "".join(f'<th class="number" scope="col">{name}</th>' for name in heads)
+    body = "".join(_standing(line) for line in one.lines)
+    return f'<table><thead><tr><th scope="col">method</th>{columns}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _standing(line: Line) -> str:
+    rank = "-" if math.isnan(line.rank) else f"{line.rank:.2f}"
+    cells = (
+        rank,
+        percent(line.mean),
+        seconds(line.seconds),
+        f"{line.memory / 2**20:,.0f}",
+        f"{line.tokens:,.0f}" if line.tokens else "-",
+        f"{line.price:.4f}" if line.price else "-",
+        f"{percent(line.unknown_rate)} %" if line.unknown_rate else "-",
+    )
+    numbers = "".join(f'<td class="number">{value}</td>' for value in cells)
+    name = f'{escape(line.method)} <span class="family">{escape(line.family)}</span>'
+    return f'<tr><td class="method">{name}</td>{numbers}</tr>'
+
+
+def _ranking(ranking: Ranking | None) -> str:
+    if ranking is None or math.isnan(ranking.p_value):
+        return '<p class="note">Too few methods or datasets for a test of the ranks.</p>'
+    groups = "; ".join(", ".join(group) for group in ranking.groups) or "none"
+    return (
+        f'<p class="note">Friedman over {ranking.datasets} datasets: p = {ranking.p_value:.2g}. Nemenyi: mean '
+        f"ranks that differ by less than {ranking.difference:.2f} cannot be told apart at 5 %. Groups that cannot be: "
+        f"{escape(groups)}.</p>"
+    )
+
+
+def _dataset(one: Standings, name: str) -> str:
+    lines = [line for line in one.lines if name in line.accuracy]
+    lines.sort(key=lambda line: -line.accuracy[name].mean if not math.isnan(line.accuracy[name].mean) else 1.0)
+    most = max(line.accuracy[name].n for line in lines)
+    body = "".join(_row(line, name, best=line is lines[0], most=most) for line in lines)
+    heads = "".join(f'<th class="number" scope="col">{text}</th>' for text in ("accuracy", "macro-F1", "seconds"))
+    seeds = f"{most} seed{'s' if most != 1 else ''}"
+    return (
+        f'<section class="card"><h3>{escape(name)} <span class="small">{escape(one.setting)}, {seeds}</span></h3>'
+        f'<div class="scroll"><table><thead><tr><th scope="col">method</th>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></section>"
+    )
+
+
+def _row(line: Line, name: str, *, best: bool, most: int) -> str:
+    accuracy, macro = line.accuracy[name], line.macro_f1.get(name)
+    fewer = f" <small>({accuracy.n} seeds)</small>" if accuracy.n < most else ""
+    return (
+        f'<tr{" class=best" if best else ""}><td class="method">{escape(line.method)}{fewer}</td>'
+        f'<td class="number">{_score(accuracy)}</td><td class="number">{_score(macro)}</td>'
+        f'<td class="number">{seconds(accuracy.seconds)}</td></tr>'
+    )
+
+
+def _score(one: Summary | None) -> str:
+    return "-" if one is None else escape(interval(one.mean, one.half_width))
+
+
+def _failures(folder: str | os.PathLike[str]) -> str:
+    found = failures(folder)
+    if not found:
+        return "<h2>Failures</h2><p>None.</p>"
+    rows = "".join(
+        f'<tr><td class="method">{escape(one["method"])}</td><td>{escape(one["dataset"])}</td>'
+        f'<td class="number">{one["seed"]}</td><td>{escape(one["setting"])}</td>'
+        f"<td>{escape(one['error'][:300])} <small>{escape(one['where'])}</small></td></tr>"
+        for one in found
+    )
+    heads = "".join(f'<th scope="col">{text}</th>' for text in ("method", "dataset", "seed", "setting", "error"))
+    return (
+        f'<h2>Failures</h2><section class="card"><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _measured(cells: Sequence[Result]) -> str:
+    facts = [
+        ("splits", ", ".join(sorted({f"{one.dataset}: {one.settings.get('split')}" for one in cells}))),
+        (
+            "choices",
+            "Settings of a supervised method are chosen by accuracy on validation nodes, one checkpoint for all "
+            "metrics. Few-shot and zero-shot methods choose nothing. Test labels are read by the score alone; "
+            "zero-shot methods are given the target without labels.",
+        ),
+        ("zero-shot", _sources(cells)),
+        ("interval", "95 % by Student’s t over seeds, each with a split of its own where the protocol draws splits."),
+        ("no answer", "Counts as wrong in accuracy and macro-F1."),
+        ("cost", "Seconds of all settings tried and of the prediction, plus what encoding the texts took at first."),
+        ("models", ", ".join(sorted({str(one.settings["encoder"]) for one in cells if "encoder" in one.settings}))),
+        ("labels", ", ".join(sorted({str(one.settings.get("labels")) for one in cells}))),
+        ("device", ", ".join(sorted({str(one.settings.get("device")) for one in cells}))),
+        ("versions", ", ".join(sorted({f"{k} {v}" for one in cells for k, v in one.versions.items()}))),
+    ]
+    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts if text)
+    return f'<h2>How it was measured</h2><section class="card"><dl>{listed}</dl></section>'
+
+
+def _sources(cells: Sequence[Result]) -> str:
+    found = {
+        f"{one.dataset} from {', '.join(one.settings['sources']) or 'no source'}"
+        for one in cells
+        if "sources" in one.settings
+    }
+    return "; ".join(sorted(found))

@@ -1,0 +1,150 @@
+"""What a report shows of a folder of cells: means with intervals, ranks, cost, by setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+from graphfm.graphllm.ranks import Ranking, rank_methods
+from graphfm.report.labels import tell_apart
+from graphfm.results import Result, Summary, summarise
+
+__all__ = ["Line", "Standings", "standings"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One method in one setting.
+
+    Attributes:
+        method: its name, with what tells it from others of that name.
+        family: ``"classical"``, ``"enhancer"``, ...
+        accuracy: by dataset.
+        macro_f1: by dataset.
+        mean: mean accuracy over the datasets that all methods of the setting have; NaN if it lacks one.
+        rank: mean rank over them; NaN as well.
+        seconds: mean seconds a cell, the texts' encoding included.
+        memory: largest peak of memory, bytes.
+        tokens: mean tokens a cell, in and out.
+        price: mean price a cell.
+        unknown_rate: mean share of nodes without an answer.
+    """
+
+    method: str
+    family: str
+    accuracy: dict[str, Summary]
+    macro_f1: dict[str, Summary]
+    mean: float
+    rank: float
+    seconds: float
+    memory: int
+    tokens: float
+    price: float
+    unknown_rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Standings:
+    """All methods of one setting.
+
+    Attributes:
+        setting: ``"supervised"``, ``"few-shot, 5 labels a class"``, ``"zero-shot"``.
+        datasets: in order of appearance.
+        common: those that every ranked method has.
+        lines: best mean rank first, then those that lack a dataset.
+        ranking: the test; None where fewer than two methods share a dataset.
+    """
+
+    setting: str
+    datasets: tuple[str, ...]
+    common: tuple[str, ...]
+    lines: tuple[Line, ...]
+    ranking: Ranking | None
+
+
+def standings(results: Iterable[Result]) -> list[Standings]:
+    """Sort cells into settings.
+
+    A method that lacks datasets which most of the others have is shown but not ranked, so that one interrupted method
+    does not shrink the comparison.
+
+    Raises:
+        ValueError: no results.
+    """
+    cells = list(results)
+    if not cells:
+        raise ValueError("results is empty: there is nothing to show; `graphfm glbench run` fills it.")
+    settings: dict[str, list[Result]] = {}
+    for one in cells:
+        settings.setdefault(_setting(one), []).append(one)
+    return [_standings(name, tell_apart(group)) for name, group in settings.items()]
+
+
+def _setting(one: Result) -> str:
+    name = str(one.settings.get("protocol", "supervised"))
+    return f"{name}, {one.settings.get('shots')} labels a class" if name == "few-shot" else name
+
+
+def _standings(setting: str, cells: Sequence[Result]) -> Standings:
+    accuracy = _by_method(summarise(cells, "accuracy"))
+    macro = _by_method(summarise(cells, "macro_f1"))
+    datasets = tuple(dict.fromkeys(one.dataset for one in cells))
+    widest = max(len(found) for found in accuracy.values())
+    ranked = {name: found for name, found in accuracy.items() if len(found) == widest}
+    common = tuple(name for name in datasets if all(name in found for found in ranked.values()))
+    ranking = None
+    if len(ranked) > 1 and common:
+        ranking = rank_methods(
+            {method: {name: found[name].mean for name in common} for method, found in ranked.items()}
+        )
+    lines = [_line(name, [one for one in cells if one.method == name], accuracy, macro, common) for name in accuracy]
+    place = {} if ranking is None else dict(zip(ranking.methods, ranking.mean_ranks, strict=True))
+    lines = [dataclasses.replace(line, rank=place.get(line.method, math.nan)) for line in lines]
+    lines.sort(key=lambda line: (math.isnan(line.rank), line.rank, -_defined(line.mean)))
+    return Standings(setting, datasets, common, tuple(lines), ranking)
+
+
+def _by_method(summaries: Iterable[Summary]) -> dict[str, dict[str, Summary]]:
+    found: dict[str, dict[str, Summary]] = {}
+    for one in summaries:
+        found.setdefault(one.method, {})[one.dataset] = one
+    return found
+
+
+def _line(
+    method: str,
+    cells: Sequence[Result],
+    accuracy: dict[str, dict[str, Summary]],
+    macro: dict[str, dict[str, Summary]],
+    common: Sequence[str],
+) -> Line:
+    mine = accuracy[method]
+    means = [mine[name].mean for name in common if name in mine]
+    return Line(
+        method=method,
+        family=str(cells[0].settings.get("group", "")),
+        accuracy=mine,
+        macro_f1=macro[method],
+        mean=math.fsum(means) / len(means) if means and len(means) == len(common) else math.nan,
+        rank=math.nan,
+        seconds=_mean(one.seconds + _number(one, "encode_seconds") for one in cells),
+        memory=max(one.peak_memory for one in cells),
+        tokens=_mean(_number(one, "prompt_tokens") + _number(one, "completion_tokens") for one in cells),
+        price=_mean(_number(one, "price") for one in cells),
+        unknown_rate=_mean(_number(one, "unknown_rate") for one in cells),
+    )
+
+
+def _number(one: Result, metric: str) -> float:
+    """A metric, 0 where the cell has none."""
+    return _defined(one.metrics.get(metric))
+
+
+def _defined(value: float | None) -> float:
+    return 0.0 if value is None or math.isnan(value) else float(value)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return math.fsum(found) / len(found)

@@ -59,7 +59,7 @@ Task = Annotated[str, typer.Option(help="node, link, graph (a TU collection) or 
 Negatives = Annotated[
     list[str], typer.Option(help="What links are ranked among: uniform,corrupt,degree,two_hop,heart.")
 ]
-_METHODS = "finetune,probe,prototype,adapter:LoRA(rank=8),prompt:GPF; link: finetune,probe,cosine; cluster: readout"
+_METHODS = "finetune,probe,prototype,adapter:LoRA(rank=8),prompt:GPF; link: cosine for prototype; cluster: readout"
 Targets = Annotated[list[str], typer.Option("--target", help="A dataset's name or a file; several times for several.")]
 
 
@@ -186,6 +186,7 @@ def transfer(
     baselines: Annotated[bool, typer.Option(help="Measure training-free rules and controls beside it.")] = True,
     protocol: Annotated[str, typer.Option(help="honest; or paper, which leaks test labels.")] = "honest",
     negatives: Negatives = ["corrupt"],  # noqa: B006
+    ego_hops: Annotated[int | None, typer.Option(min=0, help="Nodes through ego graphs of this radius.")] = None,
     device: Device = None,
 ) -> None:
     """Carry a checkpoint to a graph with few labels, and compare it with what needs no pretraining."""
@@ -195,7 +196,7 @@ def transfer(
 
     methods, counts = _listed(method or [first_method(task)], "--method"), _integers(shots, "--shots")
     options: dict[str, Any] = {"shots": counts, "seeds": range(seeds), "baselines": baselines, "protocol": protocol}
-    options |= {"negatives": _listed(negatives, "--negatives"), "device": device, "out": out}
+    options |= {"negatives": _listed(negatives, "--negatives"), "ego_hops": ego_hops, "device": device, "out": out}
     model = Pretrained.load(checkpoint)
     graphs = [load(name) for name in target]
     _show([one for graph in graphs for one in measure(task, model, graph, methods=methods, **options)], out)

@@ -20,6 +20,7 @@ from graphfm.baselines import Floor, GraphFeatures, floor
 from graphfm.data.checks import check_graph, check_labels
 from graphfm.data.features import Unifier
 from graphfm.data.splits import Split, few_shot, gcope_split
+from graphfm.egos import Egos
 from graphfm.fitted import Fitted
 from graphfm.foreign import redraw
 from graphfm.methods import describe, parse
@@ -46,6 +47,7 @@ def evaluate(
     seeds: Sequence[int] = tuple(range(10)),
     baselines: bool = True,
     protocol: str = "honest",
+    ego: Egos | None = None,
     device: torch.device | str | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
@@ -65,6 +67,7 @@ def evaluate(
         baselines: measure the floor (:mod:`graphfm.baselines`) and, beside a model, two controls: ``scratch`` (the
             same backbone, fine-tuned from random weights) and ``untrained`` (random weights, frozen, with a probe).
         protocol: ``"honest"`` or ``"paper"``.
+        ego: let models read each node from its ego graph, see :func:`graphfm.adapt`; the floor reads the whole graph.
         device: where models run; the floor runs on the CPU.
         out: file of JSON lines; cells are appended as they come, and those that it holds are not run again.
         progress: show a progress bar.
@@ -76,9 +79,11 @@ def evaluate(
         ValueError: bad data, an unknown method or protocol, methods without a model.
     """
     _check(pretrained, methods, shots, seeds, protocol)
+    if ego is not None and protocol == "paper":
+        raise ValueError("protocol='paper' has ego graphs of its own; give ego with protocol='honest'.")
     check_graph(data, "data", features=False)
     y = check_labels(data.y)
-    cells = list(_cells(pretrained, data, methods, baselines, protocol, device))
+    cells = list(_cells(pretrained, data, methods, baselines, protocol, device, ego))
     finished = {cell_key(r): r for r in read(out)} if out is not None and os.path.exists(out) else {}
     results = []
     total = len(cells) * len(shots) * len(seeds)
@@ -137,6 +142,7 @@ def _cells(
     baselines: bool,
     protocol: str,
     device: torch.device | str | None,
+    ego: Egos | None,
 ) -> Iterator[_Cell]:
     if baselines:
         features = GraphFeatures(data)
@@ -146,21 +152,23 @@ def _cells(
         return
     pretrained = _with_target(pretrained, data)
     about = identity(pretrained)
+    through = {} if ego is None else {"ego": repr(ego)}
     if baselines and protocol == "honest":
         control = {
             "group": "control",
             "backbone": about["backbone"],
             "width": pretrained.backbone.out_channels,
             "layers": getattr(pretrained.backbone, "num_layers", None),
+            **through,
         }
         for name, method in (("scratch", "finetune"), ("untrained", "probe")):
-            yield _Cell(name, control, _control_runner(pretrained, data, method, device))
+            yield _Cell(name, control, _control_runner(pretrained, data, method, device, ego))
     for method in methods:
-        settings = {"group": "pretrained", **about, **describe(parse(method))}
+        settings = {"group": "pretrained", **about, **describe(parse(method)), **through}
         if protocol == "paper":
             yield _CarriedCell(method, settings, pretrained, data, device)
         else:
-            yield _Cell(method, settings, _model_runner(pretrained, data, method, device))
+            yield _Cell(method, settings, _model_runner(pretrained, data, method, device, ego))
 
 
 def _floor_runner(rule: Floor, features: GraphFeatures) -> Callable[[Split, int], Outcome]:
@@ -173,20 +181,20 @@ def _outcome(fitted: Fitted, data: Data) -> Outcome:
 
 
 def _control_runner(
-    pretrained: Pretrained, data: Data, method: str, device: torch.device | str | None
+    pretrained: Pretrained, data: Data, method: str, device: torch.device | str | None, ego: Egos | None
 ) -> Callable[[Split, int], Outcome]:
     def run(split: Split, seed: int) -> Outcome:
         fresh = untrained(pretrained, seed, data)
-        return _outcome(adapt(fresh, data, split, method=method, seed=seed, device=device), data)
+        return _outcome(adapt(fresh, data, split, method=method, seed=seed, device=device, ego=ego), data)
 
     return run
 
 
 def _model_runner(
-    pretrained: Pretrained, data: Data, method: str, device: torch.device | str | None
+    pretrained: Pretrained, data: Data, method: str, device: torch.device | str | None, ego: Egos | None
 ) -> Callable[[Split, int], Outcome]:
     def run(split: Split, seed: int) -> Outcome:
-        return _outcome(adapt(pretrained, data, split, method=method, seed=seed, device=device), data)
+        return _outcome(adapt(pretrained, data, split, method=method, seed=seed, device=device, ego=ego), data)
 
     return run
 

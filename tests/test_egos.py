@@ -6,13 +6,17 @@ from test_adapt import scramble
 from torch.nn import functional as F
 from torch_geometric.data import Data
 from torch_geometric.utils import k_hop_subgraph, subgraph
+from typer.testing import CliRunner
 
 import graphfm
 from graphfm import egos, prompts
+from graphfm.cli import app
 from graphfm.egos import EgoReadout, Egos
 from graphfm.fitted import Fitted
 from graphfm.inputs import Inputs
 from graphfm.nn import Adjacency
+from graphfm.results import cell_key, read
+from graphfm.tasks.verbs import measure
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +195,23 @@ def test_coordinators_are_not_carried_to_ego_graphs(data, split):
     )
     with pytest.raises(ValueError, match="not with ego graphs"):
         graphfm.adapt(base, data, split, seed=0, carry=True, ego=Egos())
+
+
+def test_evaluate_and_the_command_line_take_ego_graphs(model, data, split, tmp_path):
+    options = {"methods": ["probe"], "shots": (2,), "seeds": (0,), "baselines": False}
+    (plain,) = graphfm.evaluate(model, data, **options)
+    (cell,) = graphfm.evaluate(model, data, ego=Egos(1), **options)
+    found = graphfm.adapt(model, data, split, method="probe", seed=0, ego=Egos(1)).predict(data)
+    hits = (found.argmax(1) == data.y)[split.test]
+    assert cell.metrics["accuracy"] == pytest.approx(float(hits.float().mean()))
+    assert cell_key(cell) != cell_key(plain)
+    model.save(tmp_path / "ckpt")
+    arguments = ["transfer", "--checkpoint", tmp_path / "ckpt", "--target", "wine", "--shots", 2, "--seeds", 1]
+    arguments += ["--method", "probe", "--no-baselines", "--ego-hops", 1, "--out", tmp_path / "r.jsonl"]
+    ran = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+    assert ran.exit_code == 0, ran.output
+    assert read(tmp_path / "r.jsonl")[0].metrics == cell.metrics
+    with pytest.raises(ValueError, match="ego graphs of its own"):
+        graphfm.evaluate(model, data, ego=Egos(1), protocol="paper", **options)
+    with pytest.raises(ValueError, match="task 'link' has none"):
+        measure("link", model, data, methods=["probe"], shots=[1], seeds=[0], ego_hops=1)

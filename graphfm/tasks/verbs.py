@@ -40,17 +40,21 @@ def measure(
     negatives: Sequence[str] = ("corrupt",),
     baselines: bool = True,
     protocol: str = "honest",
+    ego_hops: int | None = None,
     device: torch.device | str | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[Result]:
     """Measure methods on ``data`` by the verb of a task; ``shots`` and ``negatives`` count where the task has them.
 
+    With ``ego_hops`` models read nodes from their ego graphs (:class:`graphfm.Egos`).
+
     Raises:
-        ValueError: no such task, a protocol that the task does not have, or what the verb refuses.
+        ValueError: no such task, a protocol or ego graphs that the task does not have, or what the verb refuses.
     """
     first_method(task)
     if task == "node":
+        from graphfm.egos import Egos
         from graphfm.evaluate import evaluate
 
         return evaluate(
@@ -61,12 +65,15 @@ def measure(
             seeds=seeds,
             baselines=baselines,
             protocol=protocol,
+            ego=None if ego_hops is None else Egos(ego_hops),
             device=device,
             out=out,
             progress=progress,
         )
     if protocol != "honest":
         raise ValueError(f"protocol {protocol!r} is of node classification; task {task!r} has the honest one alone.")
+    if ego_hops is not None:
+        raise ValueError(f"ego graphs are of node classification; task {task!r} has none.")
     from graphfm import tasks
 
     shared: dict[str, Any] = {"methods": methods, "seeds": seeds, "baselines": baselines, "device": device}

@@ -8,7 +8,7 @@ import numpy as np
 
 from graphfm.data.purchases import Purchases
 
-__all__ = ["Pairs", "find_pairs", "first_and_last"]
+__all__ = ["Pairs", "find_pairs", "first_and_last", "last_purchases", "order_by"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,13 +32,38 @@ class Pairs:
 
 def find_pairs(log: Purchases) -> Pairs:
     """The pairs of a log; sorting the events by pair is all it costs."""
-    keys, of_event = np.unique(log.user.astype(np.int64) * log.num_items + log.item, return_inverse=True)
-    sold = np.bincount(of_event, weights=log.amount >= 0, minlength=len(keys)) > 0
-    if not sold.all():
-        place = np.where(sold, np.cumsum(sold) - 1, -1)
-        keys, of_event = keys[sold], place[of_event]
-    first, last = first_and_last(log, of_event, len(keys))
-    return Pairs(keys // log.num_items, keys % log.num_items, first, last, of_event)
+    order = order_by(log.item)
+    order = order[order_by(log.user[order])]
+    user, item = log.user[order], log.item[order]
+    opens = np.append(True, (user[1:] != user[:-1]) | (item[1:] != item[:-1]))[: len(log)]
+    starts = np.flatnonzero(opens)
+    sold = (log.amount >= 0)[order]
+    kept = np.logical_or.reduceat(sold, starts)
+    number = np.where(kept, np.cumsum(kept) - 1, -1)
+    of_event = np.empty(len(log), dtype=np.int64)
+    of_event[order] = number[np.cumsum(opens) - 1]
+    chosen = starts[kept]
+    first, last = first_and_last(log, of_event, len(chosen))
+    return Pairs(user[chosen].astype(np.int64), item[chosen].astype(np.int64), first, last, of_event)
+
+
+def last_purchases(log: Purchases, pairs: Pairs) -> np.ndarray:
+    """Numbers ``[P]`` of the events that are the last purchase of their pair, thus the pairs in the order of time."""
+    newest = np.empty(len(pairs.user), dtype=np.int64)
+    chosen = np.flatnonzero((log.amount >= 0) & (pairs.of_event >= 0))
+    newest[pairs.of_event[chosen]] = chosen  # of equal indices the last one assigned stays
+    newest.sort()
+    return newest
+
+
+def order_by(group: np.ndarray) -> np.ndarray:
+    """A stable ``argsort`` of whole numbers from 0 to 2^31: number and place in one key, since plain sorts are fast."""
+    keys = group.astype(np.int64)
+    keys <<= 32
+    keys |= np.arange(len(keys))
+    keys.sort()
+    keys &= (1 << 32) - 1
+    return keys
 
 
 def first_and_last(log: Purchases, group: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csr_array
+
+from graphfm.data.purchase_pairs import order_by
 
 __all__ = ["meta_path"]
 
-_CANDIDATES = 250_000  # pairs looked at in one go: they stay in the cache, and memory is bounded
+_CANDIDATES = 1 << 16  # pairs looked at in one go: they stay in the cache, and memory is bounded
+_ROWS = 1 << 14  # members in one go: with a weight of 32 bits and a place of at most 18, a key has 64
 
 
 def meta_path(
@@ -22,7 +24,7 @@ def meta_path(
     Args:
         member: ``[P]`` member of every distinct pair (member, group).
         group: ``[P]`` its group.
-        time: ``[P]`` when it came about (last purchase); equal times are ordered by member.
+        time: ``[P]`` when it came about (last purchase); of equal times the earlier pair goes first.
         members: number of members, M.
         top: neighbours kept of each member.
         hub_cap: see above; at least 2.
@@ -39,45 +41,63 @@ def meta_path(
         raise ValueError(f"top must be at least 1 and hub_cap at least 2, got {top} and {hub_cap}.")
     if not len(member):
         return np.zeros((2, 0), dtype=np.int64), np.zeros(0, dtype=np.float32)
-    order = np.lexsort((member, time, group))
-    seats = member[order].astype(np.int64)  # members, group after group, each in the order of time
-    size = np.bincount(group)
-    ends = np.repeat(np.cumsum(size), size)
-    starts = ends - np.repeat(size, size)
-    by_member = np.argsort(seats, kind="stable")
+    if (np.diff(time) < 0).any():
+        order = np.argsort(time, kind="stable")
+        member, group = member[order], group[order]
+    seats = member.astype(np.int32)[order_by(group)]  # members, group after group, each in the order of time
+    half = hub_cap // 2
+    left, right = _room(group, half)
     degree = np.bincount(seats, minlength=members)
     bounds = np.concatenate([[0], np.cumsum(degree)])
-    reach = np.concatenate([np.arange(-(hub_cap // 2), 0), np.arange(1, hub_cap // 2 + 1)])
+    by_member = order_by(seats)
+    reach = np.concatenate([np.arange(-half, 0), np.arange(1, half + 1)]).astype(np.int32)
     scale = 1 / np.sqrt(np.maximum(degree, 1))
     edges, weights = [], []
     low = 0
     while low < members:
         room = bounds[low] + _CANDIDATES // len(reach)
-        high = max(int(np.searchsorted(bounds, room, side="right")) - 1, low + 1)
+        high = min(max(int(np.searchsorted(bounds, room, side="right")) - 1, low + 1), low + _ROWS)
         mine = by_member[bounds[low] : bounds[high]]
-        others = mine[:, None] + reach
-        inside = (others >= starts[mine][:, None]) & (others < ends[mine][:, None])
-        rows = np.broadcast_to((seats[mine] - low)[:, None], others.shape)[inside]
-        met = csr_array((np.ones(len(rows)), (rows, seats[others[inside]])), shape=(high - low, members))
-        met.sum_duplicates()
-        row, column, weight = _heaviest(met, scale[low:high], scale, top)
-        edges.append(np.stack([column, row + low]))
+        inside = (reach >= -left[mine][:, None]) & (reach <= right[mine][:, None])
+        row = np.repeat(np.arange(high - low), degree[low:high])
+        met = seats[(mine[:, None] + reach)[inside]]
+        found, column, weight = _heaviest(np.repeat(row, inside.sum(axis=1)), met, scale[low:high], scale, top)
+        edges.append(np.stack([column, found + low]))
         weights.append(weight)
         low = high
-    return np.concatenate(edges, axis=1).astype(np.int64), np.concatenate(weights).astype(np.float32)
+    return np.concatenate(edges, axis=1), np.concatenate(weights)
+
+
+def _room(group: np.ndarray, half: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many seats there are to the left and to the right of every one, no more than ``half``."""
+    size = np.bincount(group)
+    ends = np.cumsum(size)
+    kind = np.int16 if half < 1 << 15 else np.int32  # small ones stay in the cache
+    place = np.arange(len(group))
+    left = np.minimum(place - np.repeat(ends - size, size), half).astype(kind)
+    return left, np.minimum(np.repeat(ends, size) - 1 - place, half).astype(kind)
 
 
 def _heaviest(
-    met: csr_array, row_scale: np.ndarray, scale: np.ndarray, top: int
+    row: np.ndarray, met: np.ndarray, row_scale: np.ndarray, scale: np.ndarray, top: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and weight of the ``top`` heaviest entries of every row."""
-    length = np.diff(met.indptr)
-    row = np.repeat(np.arange(len(length)), length)
-    weight = met.data * row_scale[row] * scale[met.indices]
-    # Columns are in order, so equal weights keep theirs; rows come last, as they are few enough for a radix sort.
-    order = np.argsort(-weight, kind="stable")
-    small = np.uint16 if len(length) <= 1 << 16 else np.int64
-    order = order[np.argsort(row[order].astype(small), kind="stable")]
-    rank = np.arange(len(row)) - np.repeat(met.indptr[:-1], length)
+    """Row, column and weight of the ``top`` heaviest neighbours of every row, from meetings in any order."""
+    keys = row << 32
+    keys |= met
+    keys.sort()
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+    keys = keys[starts]
+    row, column = keys >> 32, keys & ((1 << 32) - 1)
+    times = np.diff(starts, append=len(met))
+    weight = (times * row_scale[row] * scale[column]).astype(np.float32)
+    # Weights are positive, and the bits of positive floats sort as they do. Places come last: columns are in order.
+    places = int(len(row)).bit_length()
+    heavy = row.astype(np.uint64) << np.uint64(32 + places)
+    heavy |= (weight.view(np.uint32) ^ np.uint32(0xFFFFFFFF)).astype(np.uint64) << np.uint64(places)
+    heavy |= np.arange(len(row), dtype=np.uint64)
+    heavy.sort()
+    order = (heavy & np.uint64((1 << places) - 1)).astype(np.int64)
+    length = np.bincount(row, minlength=len(row_scale))
+    rank = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
     order = order[rank < top]
-    return row[order], met.indices[order], weight[order]
+    return row[order], column[order], weight[order]

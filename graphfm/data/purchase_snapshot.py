@@ -10,7 +10,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from graphfm.data.purchase_features import history_features, history_names, standardise
-from graphfm.data.purchase_pairs import Pairs, find_pairs
+from graphfm.data.purchase_pairs import Pairs, find_pairs, last_purchases
 from graphfm.data.purchase_paths import meta_path
 from graphfm.data.purchases import Purchases, show_time
 
@@ -69,14 +69,15 @@ def snapshot(
     buys.edge_attr, buys.feature_names = torch.from_numpy(standardise(of_pair)), history_names(windows)
     buys.first, buys.last = torch.from_numpy(pairs.first), torch.from_numpy(pairs.last)
     data["item", "bought_by", "user"].edge_index = ends.flip(0)
-    items, users = pairs.item, pairs.user
+    latest = last_purchases(past, pairs) if past.has_items else np.zeros(0, dtype=np.int64)
+    items, users, times = past.item[latest], past.user[latest], past.time[latest]
     for kind, member, group, top in (
         (("item", "with", "item"), items, users, item_neighbours),
         (("user", "like", "user"), users, items, user_neighbours),
     ):
-        chosen = slice(None) if top and past.has_items else slice(0)
+        chosen = slice(None) if top else slice(0)
         edges, weight = meta_path(
-            member[chosen], group[chosen], pairs.last[chosen], data[kind[0]].num_nodes, top=max(top, 1), hub_cap=hub_cap
+            member[chosen], group[chosen], times[chosen], data[kind[0]].num_nodes, top=max(top, 1), hub_cap=hub_cap
         )
         data[kind].edge_index, data[kind].edge_weight = torch.from_numpy(edges), torch.from_numpy(weight)
     return data

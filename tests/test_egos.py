@@ -215,3 +215,10 @@ def test_evaluate_and_the_command_line_take_ego_graphs(model, data, split, tmp_p
         graphfm.evaluate(model, data, ego=Egos(1), protocol="paper", **options)
     with pytest.raises(ValueError, match="task 'link' has none"):
         measure("link", model, data, methods=["probe"], shots=[1], seeds=[0], ego_hops=1)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("method", ["finetune", "prompt:AllInOne(3)", "prompt:GraphPrompt"])
+def test_on_a_gpu(model, data, split, method):
+    fitted = graphfm.adapt(model, data, split, method=method, seed=0, epochs=2, ego=Egos(1, 12), device="cuda")
+    assert fitted.predict(data).isfinite().all()

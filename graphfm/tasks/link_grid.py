@@ -44,6 +44,7 @@ def evaluate_links(
     val: float = 0.05,
     test: float = 0.1,
     disjoint: float = 0.2,
+    shots: int | None = None,
     baselines: bool = True,
     device: torch.device | str | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -63,6 +64,7 @@ def evaluate_links(
         val: share of edges for choosing the step.
         test: share of edges for the test.
         disjoint: share of the training edges that are hidden while they are learned from.
+        shots: let models learn from this many training edges; with ``val=0`` no other edge chooses anything.
         baselines: measure the rules (:func:`graphfm.baselines.links.link_floor`) and, beside a model, two controls:
             ``scratch`` (random weights, fine-tuned) and ``untrained`` (random weights, frozen, a trained decoder).
         device: where models run; the rules run on the CPU.
@@ -86,10 +88,11 @@ def evaluate_links(
     cells: list[Cell[_Ranking]] = []
     if baselines:
         cells += [Cell(rule.name, {"group": "floor"}, _rule_runner(rule)) for rule in link_floor()]
-    cells += model_cells(pretrained, methods, _CONTROLS if baselines else {}, _model_runner(device))
+    cells += model_cells(pretrained, methods, _CONTROLS if baselines else {}, _model_runner(device, shots))
     results = []
     for kind in negatives:
         settings = {"protocol": "honest", "negatives": kind, "count": count, **shares}
+        settings |= {} if shots is None else {"train_edges": shots}
         pose = _poser(data, kind, count, shares)
         name = str(data.get("name", "data"))
         results += Grid("link", name, pose, _score, settings, device, out, progress).measure(cells, seeds)
@@ -117,9 +120,11 @@ def _rule_runner(rule: LinkFloor) -> Callable[[_Ranking, int], Tensor]:
     return lambda problem, seed: rule.fit(problem.split.graph).score(problem.pairs)
 
 
-def _model_runner(device: torch.device | str | None) -> Callable[[Pretrained, str, _Ranking, int], Output]:
+def _model_runner(
+    device: torch.device | str | None, shots: int | None
+) -> Callable[[Pretrained, str, _Ranking, int], Output]:
     def run(model: Pretrained, method: str, problem: _Ranking, seed: int) -> Output:
-        fitted = adapt_links(model, problem.split, method=method, seed=seed, device=device)
+        fitted = adapt_links(model, problem.split, method=method, seed=seed, device=device, shots=shots)
         found = fitted.score(problem.split.graph, problem.pairs)
         return found, {"trained_parameters": fitted.card["trained_parameters"]}
 

@@ -112,6 +112,7 @@ def adapt_links(
     seed: int,
     device: torch.device | str | None = None,
     attach: Attach | None = None,
+    shots: int | None = None,
     hops: int = 2,
     skip: bool = True,
     epochs: int = 100,
@@ -137,6 +138,8 @@ def adapt_links(
         seed: of decoder, adapter, dropout and training negatives.
         device: where to train and predict; the CPU by default.
         attach: anything else that is trained in place of the weights (:data:`graphfm.tasks.network.Attach`).
+        shots: learn from this many edges of ``split.train``, drawn by ``seed``; from all unless given. The others are
+            known, and no negatives are drawn among them.
         hops: neighbourhood averages that the decoder sees beside the embedding (:class:`graphfm.readout.Readout`).
         skip: let the decoder see the unified features beside the embedding.
         epochs: steps of the decoder alone, and then of fine-tuning.
@@ -149,6 +152,8 @@ def adapt_links(
     recipe = combined(method, adapter, prompt, LINK_METHODS)
     if split.train.numel() == 0:
         raise ValueError("split.train is empty; there is nothing to learn from.")
+    if shots is not None and not 1 <= shots <= split.train.size(1):
+        raise ValueError(f"shots must lie in 1..{split.train.size(1)}, the number of training edges, got {shots}.")
     refuse_leaky(pretrained, split)
     where, started = as_device(device), time.perf_counter()
     with isolated_rng(seed, where):
@@ -162,13 +167,13 @@ def adapt_links(
             whole = read_graph(split.graph, projection, where)
             readout.calibrate(whole.embed(network.eval()), whole.x, whole.adj)
         if method != "cosine":
-            _fit(fitted, _Lesson(split, seen, seed), recipe.method, epochs, lr, weight_decay)
+            _fit(fitted, _Lesson(split, seen, seed, shots), recipe.method, epochs, lr, weight_decay)
     fitted.card = card_of(
         pretrained,
         split.graph,
         method=recipe.name if method == "finetune" else method,
         seed=seed,
-        train_edges=split.train.size(1),
+        train_edges=split.train.size(1) if shots is None else shots,
         trained_parameters=numbers([network, decoder]),
         seconds=time.perf_counter() - started,
     )
@@ -205,11 +210,14 @@ def _seen_edges(graph: Data, digest: bool) -> str | int:
 class _Lesson:
     """Training edges and as many fresh non-edges a step; validation edges with negatives drawn once."""
 
-    def __init__(self, split: LinkSplit, inputs: Inputs, seed: int) -> None:
+    def __init__(self, split: LinkSplit, inputs: Inputs, seed: int, shots: int | None = None) -> None:
         self.inputs, self.device = inputs, inputs.x.device
         self.train, self.val = split.train, split.val
         self.free = NonEdges(split.known, inputs.x.size(0))
         self.generator = torch.Generator().manual_seed(seed)
+        if shots is not None:
+            few = torch.randperm(split.train.size(1), generator=torch.Generator().manual_seed(seed))[:shots]
+            self.train = split.train[:, few]
         self.val_pairs = self._with_negatives(self.val) if self.val.size(1) else None
 
     def _with_negatives(self, positive: Tensor) -> Tensor:

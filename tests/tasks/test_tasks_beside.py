@@ -1,6 +1,7 @@
 """Links and graphs by prompts and adapters: what is trained, what stays, files, and nothing of held-out labels."""
 
 import copy
+import dataclasses
 import logging
 
 import pytest
@@ -15,8 +16,16 @@ from graphfm.beside import base_of
 from graphfm.checkpoint import CheckpointError
 from graphfm.cli import app
 from graphfm.data.links import link_split
-from graphfm.results import read
-from graphfm.tasks import FittedGraphs, FittedLinks, adapt_graphs, adapt_links, evaluate_clustering, evaluate_graphs
+from graphfm.results import cell_key, read
+from graphfm.tasks import (
+    FittedGraphs,
+    FittedLinks,
+    adapt_graphs,
+    adapt_links,
+    evaluate_clustering,
+    evaluate_graphs,
+    evaluate_links,
+)
 
 PROMPTS = [f"prompt:{name}" for name in prompts.__all__]
 BOTH = ["adapter:LoRA(rank=2)", "prompt:EdgePrompt+adapter:LoRA(2)", "prompt:GraphPrompt+adapter:BiasOnly"]
@@ -54,6 +63,26 @@ def test_links(model, communities, method: str, tmp_path) -> None:
     assert not torch.allclose(start, found, atol=1e-4)
     theirs = model.backbone.state_dict()
     assert all(torch.equal(v, theirs[k]) for k, v in base_of(fitted.network).state_dict().items())
+
+
+def test_links_from_few_edges(model, communities, tmp_path) -> None:
+    """What is learned from ``shots`` edges is learned from a split that holds no others to learn from."""
+    split = link_split(communities, 0, val=0.0, disjoint=0.2)
+    options = {"method": "prompt:GPF", **OPTIONS}
+    few = adapt_links(model, split, shots=5, **options)
+    chosen = torch.randperm(split.train.size(1), generator=torch.Generator().manual_seed(0))[:5]
+    alone = adapt_links(model, dataclasses.replace(split, train=split.train[:, chosen]), **options)
+    found = few.score(split.graph, split.test)
+    assert torch.equal(found, alone.score(split.graph, split.test))
+    assert not torch.equal(found, adapt_links(model, split, **options).score(split.graph, split.test))
+    assert few.card["train_edges"] == 5
+    for shots in (0, split.train.size(1) + 1):
+        with pytest.raises(ValueError, match="shots must lie in"):
+            adapt_links(model, split, shots=shots, **options)
+    settings = {"methods": ("prompt:GPF",), "seeds": (0,), "baselines": False, "val": 0.0}
+    (cell,) = evaluate_links(model, communities, shots=5, **settings)
+    assert cell.settings["train_edges"] == 5
+    assert cell_key(cell) != cell_key(evaluate_links(model, communities, **settings)[0])
 
 
 @pytest.mark.parametrize("method", ["prompt:GPF", "prompt:AllInOne(3)", "prompt:EdgePrompt", "adapter:LoRA(rank=2)"])

@@ -91,7 +91,7 @@ def _heaviest(
     times = np.diff(starts, append=len(met))
     weight = (times * row_scale[row] * scale[column]).astype(np.float32)
     # Weights are positive, and the bits of positive floats sort as they do. Places come last: columns are in order.
-    places = int(len(row)).bit_length()
+    places = len(row).bit_length()
     heavy = row.astype(np.uint64) << np.uint64(32 + places)
     heavy |= (weight.view(np.uint32) ^ np.uint32(0xFFFFFFFF)).astype(np.uint64) << np.uint64(places)
     heavy |= np.arange(len(row), dtype=np.uint64)

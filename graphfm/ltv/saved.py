@@ -99,11 +99,25 @@ class Scorer:
         moment = log.check_cutoff(cutoff)
         setup = self.setup
         task = make_task(log, moment, setup.horizons, unit=setup.unit, who=setup.who, days=setup.days, labelled=False)
-        for low in range(0, len(task.population), members):
-            piece = part(task, low, low + members)
-            forecast = self.method.predict(piece)
-            _check(forecast, self.name)
+        for piece, forecast in _streamed(self.method, task, members):
+            bad = int((~np.isfinite(forecast.mean)).sum())
+            if bad:
+                raise ValueError(
+                    f"{self.name} predicts {bad} values that are not finite; fit it again without outliers."
+                )
             yield as_columns(forecast, piece)
+
+
+def _streamed(method: Any, task: Task, members: int) -> Iterator[tuple[Task, Forecast]]:
+    """Parts of a task with their forecasts; only one is held at a time."""
+    if hasattr(method, "stream"):
+        yield from method.stream(task, members)
+        return
+    if len(task.population) > members:
+        task.snapshot  # noqa: B018 - made once for all parts
+    for low in range(0, len(task.population), members):
+        piece = task.part(slice(low, low + members))
+        yield piece, method.predict(piece)
 
 
 def fit_scorer(log: Purchases, name: str, setup: Setup, *, seed: int = 0, device: str | None = None) -> Scorer:
@@ -126,23 +140,3 @@ def fit_scorer(log: Purchases, name: str, setup: Setup, *, seed: int = 0, device
         "seed": seed,
     }
     return Scorer(name, made, setup, card)
-
-
-def part(task: Task, low: int, high: int) -> Task:
-    """Some members of a task, without labels."""
-    people = task.population
-    rows = slice(low, high)
-    chosen = dataclasses.replace(
-        people,
-        user=people.user[rows],
-        item=None if people.item is None else people.item[rows],
-        first=people.first[rows],
-        row=people.row[rows],
-    )
-    return dataclasses.replace(task, population=chosen, labels=None)
-
-
-def _check(forecast: Forecast, name: str) -> None:
-    bad = int((~np.isfinite(forecast.mean)).sum())
-    if bad:
-        raise ValueError(f"{name} predicts {bad} values that are not finite; fit it again on a log without outliers.")

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from graphfm.data.purchase_snapshot import snapshot
 from graphfm.ltv.population import Population
 from graphfm.ltv.task import Task
 from graphfm.nn import Adjacency
@@ -58,8 +57,7 @@ def tabular(task: Task, *, neighbours: bool = False) -> Tabular:
             bought and over users like them, for items the mean over their buyers and over items bought with them.
     """
     people = task.population
-    items, users = (50, 20) if neighbours else (0, 0)
-    data = snapshot(task.past, people.cutoff, item_neighbours=items, user_neighbours=users)
+    data = task.snapshot
     tables = {kind: [(kind, data[kind].x)] for kind in ("user", "item")}
     if neighbours:
         for kind, mean in _neighbour_means(data).items():

@@ -12,7 +12,7 @@ from graphfm.data.purchases import DAY
 from graphfm.ltv import Maker, Mean, Tweedie, make_task
 from graphfm.ltv.evaluate import Setup
 from graphfm.ltv.leaderboard import leaderboards
-from graphfm.ltv.saved import Scorer, fit_scorer, part
+from graphfm.ltv.saved import Scorer, fit_scorer
 from graphfm.results import read
 
 pandas = pytest.importorskip("pandas")
@@ -62,6 +62,22 @@ def test_evaluate_writes_results_and_a_page(run, shop, tmp_path):
     before = (tmp_path / "results.jsonl").read_bytes()
     assert run(*arguments, "--method", "Mean", "--test", 2, "--drift", 2, "--seeds", 2).exit_code == 0
     assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+def test_the_default_method_from_file_to_file(run, shop, tmp_path):
+    options = ("--log", shop, *COLUMNS)
+    model = tmp_path / "model"
+    method = "GRePO(epochs=1,width=8,graph=False)"
+    found = run("fit", *options, "--horizons", "3,14", "--out", model, "--method", method, "--who", "all")
+    assert found.exit_code == 0, found.output
+    out = tmp_path / "predictions.parquet"
+    found = run("predict", "--model", model, *options, "--out", out, "--members", 100)
+    assert found.exit_code == 0, found.output
+    table = pandas.read_parquet(out)
+    assert list(table.columns) == ["user", "item", "horizon", "pay", "mean", "q10", "q50", "q90"]
+    assert (table[["pay", "mean", "q50"]].to_numpy() >= 0).all()
+    wide = table["mean"].to_numpy().reshape(-1, 2)
+    assert (wide[:, 1] >= wide[:, 0]).all()
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -176,7 +192,7 @@ def test_a_module_is_imported_only_if_it_is_named(tmp_path):
 
 def test_parts_of_a_task():
     task = make_task(LOG, 100 * DAY, (3, 7), unit="pair", who="all")
-    pieces = [part(task, low, low + 50) for low in range(0, len(task.population), 50)]
+    pieces = [task.part(slice(low, low + 50)) for low in range(0, len(task.population), 50)]
     assert np.concatenate([one.population.item for one in pieces]).tolist() == task.population.item.tolist()
     whole = Maker(Tweedie, {"rounds": 5})(0).fit([make_task(LOG, 60 * DAY, (3, 7), unit="pair", who="all")])
     found = np.concatenate([whole.predict(one).mean for one in pieces])

@@ -208,7 +208,7 @@ def main() -> None:
     elif options.what == "leak":
         from prompt_grid_leak import leak
 
-        leak(HERE, options.seeds)
+        leak(HERE, options.targets.split(","), options.seeds)
     else:
         from prompt_grid_table import write_tables
 

@@ -20,7 +20,7 @@ LEAKED = {"wisconsin": 10, "cora": 5}  # and how many seeds: Cora's 2,708 graphs
 AT_LEAST, AT_MOST = 100, 300
 RULE = "centroid of feature means"
 METHODS = (RULE, "probe", "prompt:GPF()", "prompt:GraphPrompt()")
-BASE = "graphcl"
+BASE, LR = "graphcl", 1e-2  # one network and one rate: paddings are compared, not methods
 
 
 def ego_graphs(data: Any, x: torch.Tensor, padding: str) -> Any:
@@ -50,30 +50,27 @@ def nearest_centroid(graphs: Any, split: Any) -> torch.Tensor:
     return torch.softmax(head(rows), dim=1)
 
 
-def predicted(model: Any, graphs: Any, split: Any, method: str, seed: int, lr: float) -> torch.Tensor:
+def predicted(model: Any, graphs: Any, split: Any, method: str, seed: int) -> torch.Tensor:
     """Probabilities of a rule or a method."""
     from graphfm.tasks import adapt_graphs
 
     if method == RULE:
         return nearest_centroid(graphs, split)
-    options = {} if method == "probe" else {"lr": lr, "epochs": grid.STEPS}
+    options = {} if method == "probe" else {"lr": LR, "epochs": grid.STEPS}
     fitted = adapt_graphs(model, graphs, split, method=method, seed=seed, pool="mean", transductive=True, **options)
     return fitted.predict(graphs)
 
 
-def leak(folder: Path, seeds: int) -> None:
+def leak(folder: Path, targets: list[str], seeds: int) -> None:
     """Measure what is not measured yet, into leak.jsonl."""
-    import json
-
     import graphfm
     from graphfm.data.features import Projection
     from graphfm.metrics import classification_scores
     from graphfm.results import Result, append, cell_key, done, environment, peak_memory
 
-    targets, path = grid.Targets(), folder / "leak.jsonl"
-    rates = json.loads((folder / "rates.json").read_text())["graph"]["chosen"]
-    for target, most in LEAKED.items():
-        data, model = targets.graph(target), targets.model(target, BASE, 0)
+    known_targets, path = grid.Targets(), folder / "leak.jsonl"
+    for target in (t for t in LEAKED if t in targets):
+        data, model = known_targets.graph(target), known_targets.model(target, BASE, 0)
         x = model.unifier.transform(data)
         # What enters the network is unified already, alike for all paddings.
         model.unifier.names, model.unifier.projections = (
@@ -82,19 +79,18 @@ def leak(folder: Path, seeds: int) -> None:
         )
         collections = {padding: ego_graphs(data, x, padding) for padding in PADDINGS}
         known = done(path)
-        for seed in range(min(seeds, most)):
+        for seed in range(min(seeds, LEAKED[target])):
             for shots in grid.SHOTS:
                 split = graphfm.few_shot(data.y, shots, seed)
                 for padding, graphs in collections.items():
                     for method in METHODS:
                         settings = {"shots": shots, "group": "leak", "padding": padding, "base": BASE}
-                        lr = rates.get(method, 0.0)
-                        settings |= {"lr": lr, "steps": grid.STEPS} if ":" in method else {}
+                        settings |= {"lr": LR, "steps": grid.STEPS} if ":" in method else {}
                         key = Result("ego-graphs", target, method, seed, {}, settings, 0.0, 0, {})
                         if cell_key(key) in known:
                             continue
                         started = time.perf_counter()
-                        found = predicted(model, graphs, split, method, seed, lr)
+                        found = predicted(model, graphs, split, method, seed)
                         seconds = time.perf_counter() - started
                         scores = classification_scores(found[split.test], data.y[split.test])
                         facts = (settings, seconds, peak_memory(), environment())

@@ -1,4 +1,5 @@
 # make demo   pretrain, transfer, compare: a table and an HTML report, no data to fetch
+# make demo-ltv   lifetime value on a year of purchases (extra ltv; its data are for research and education)
 # make test   the tests
 # Both make a virtual environment first. To keep a torch of your own: make VENV=/path/to/env CONSTRAINTS=/dev/null
 
@@ -8,7 +9,7 @@ CONSTRAINTS ?= constraints.txt
 OUT ?= demo
 WORKERS ?= auto
 
-.PHONY: demo test lint types examples clean
+.PHONY: demo demo-ltv test lint types examples clean
 
 $(VENV)/.graphfm-installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

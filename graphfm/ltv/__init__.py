@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graphfm.ltv.bgnbd import BGNBD
     from graphfm.ltv.bootstrap import Difference, Sample, paired_bootstrap
     from graphfm.ltv.btyd import BTYD
+    from graphfm.ltv.controls import FewerPayers, RewiredGRePO, rewired
     from graphfm.ltv.dominance import hypervolume
     from graphfm.ltv.evaluate import Setup, evaluate_ltv
     from graphfm.ltv.forecast import Forecast
@@ -39,6 +40,7 @@ _WHERE = {
     "BGNBD": "bgnbd",
     "BTYD": "btyd",
     "Difference": "bootstrap",
+    "FewerPayers": "controls",
     "Forecast": "forecast",
     "GRePO": "grepo",
     "GammaGamma": "gammagamma",
@@ -52,6 +54,7 @@ _WHERE = {
     "ParetoSweep": "sweep",
     "Population": "population",
     "PurchaseEncoder": "pretraining",
+    "RewiredGRePO": "controls",
     "Sample": "bootstrap",
     "Setup": "evaluate",
     "SingleTask": "single_task",
@@ -72,6 +75,7 @@ _WHERE = {
     "normalised_gini": "gini",
     "paired_bootstrap": "bootstrap",
     "preference_grid": "sweep",
+    "rewired": "controls",
     "rolling_origins": "origins",
 }
 
@@ -79,6 +83,7 @@ __all__ = [
     "BGNBD",
     "BTYD",
     "Difference",
+    "FewerPayers",
     "Forecast",
     "GRePO",
     "GammaGamma",
@@ -92,6 +97,7 @@ __all__ = [
     "ParetoSweep",
     "Population",
     "PurchaseEncoder",
+    "RewiredGRePO",
     "Sample",
     "Setup",
     "SingleTask",
@@ -112,6 +118,7 @@ __all__ = [
     "normalised_gini",
     "paired_bootstrap",
     "preference_grid",
+    "rewired",
     "rolling_origins",
 ]
 

@@ -70,7 +70,7 @@ class PurchaseEncoder:
         width: int = 32,
         layers: int = 2,
         *,
-        steps: int = 200,
+        steps: int = 100,
         objective: nn.Module | None = None,
         backbone: type[nn.Module] = GraphSAGE,
         sampler: Sampler | None = None,

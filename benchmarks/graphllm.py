@@ -91,10 +91,10 @@ def labels(texts: list[str], names: list[str], repeats: int, *, packaged: bool) 
     models = {"tiny Llama": (tiny_llama(texts, names, hidden=256, layers=4, steps=0), 16)}
     if packaged:
         models["SmolLM2-135M"] = (LocalLM.load(), 2)
-    rows = []
+    rows, longest = [], sorted(texts, key=len, reverse=True)
     for name, (lm, count) in models.items():
         ids = lm.label_ids(names)
-        prompts = [f"{' '.join(text.split()[:150])} Question: which category? Answer:" for text in texts[:count]]
+        prompts = [f"{' '.join(text.split()[:150])} Question: which category? Answer:" for text in longest[:count]]
         tokens, mask = pad_left(prompt_tokens(lm.tokenizer, prompts), 0, torch.device("cpu"))
         with torch.no_grad():
             embeds = lm.embed(tokens)

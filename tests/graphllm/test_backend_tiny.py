@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("transformers", reason="the extra llm is not installed")
 
 from graphfm.graphllm import tiny_llama
+from graphfm.graphllm.backends.prompts import question
 from graphfm.graphllm.backends.tiny import word_tokenizer
 
 TEXTS = ["a graph, a node.", "a node of graphs", "", "Zebra"]
@@ -47,6 +48,14 @@ def test_it_learns_the_texts():
     # Nothing tells the first letter (1 of 3) and the word after it (1 of 2); the third word is certain.
     best = (math.log(3) + math.log(2)) / 3
     assert best - 0.15 < loss(150) < best + 0.25 < loss(0)
+
+
+def test_it_learns_to_answer_with_the_class_name_that_it_reads():
+    """Also where the name was put into none of the texts, and is two tokens."""
+    texts, labels = [f"number {i % 7} of {i % 5}" for i in range(40)], ["red fox", "blue", "green"]
+    lm = tiny_llama(texts, labels, length=4, context=64, batch=24, steps=200)
+    said = [f"number 3 {label} of" for label in labels]
+    assert lm.score([f"{text} {question(labels)}" for text in said], labels).argmax(1).tolist() == [0, 1, 2]
 
 
 def test_bad_input():

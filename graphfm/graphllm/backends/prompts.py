@@ -10,9 +10,15 @@ from torch import Tensor
 
 from graphfm.graphllm.backends.base import check_texts
 
-__all__ = ["cut_middle", "label_tokens", "pad_left", "prompt_tokens"]
+__all__ = ["cut_middle", "label_tokens", "pad_left", "prompt_tokens", "question"]
 
 _ANCHOR = ":"  # what a prompt ends with; labels are tokenised behind it, for some tokenizers treat a beginning apart
+
+
+def question(labels: Sequence[str]) -> str:
+    """How every method here asks for the class: names them all, and ends where the answer begins."""
+    names = ", ".join(str(label).replace("_", " ") for label in labels)
+    return f"Question: the classes are {names}. Which class is the node of? Answer:"
 
 
 def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +15,13 @@ from graphfm.device import as_device
 from graphfm.graphllm.backends import extras
 from graphfm.graphllm.backends.base import check_texts
 from graphfm.graphllm.backends.causal import LocalLM
+from graphfm.graphllm.backends.prompts import label_tokens, question
 
 __all__ = ["tiny_llama", "word_tokenizer"]
 
 _PAD, _UNK, _START, _END = "<pad>", "<unk>", "<s>", "</s>"
 _PARTS = re.compile(r"\w+|[^\w\s]")
-_PLAIN = list(".,:;?!()[]<>/=\"'-0123456789") + "Answer Question Category Text Neighbours node class the of is".split()
+_PLAIN = [*".,:;?!()[]<>/=\"'-0123456789", *"Question the classes are Which class is node of Answer".split()]
 
 
 def word_tokenizer(texts: Sequence[str], labels: Sequence[str] = (), *, size: int = 4096) -> Any:
@@ -67,24 +68,27 @@ def tiny_llama(
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> LocalLM:
-    """A Llama (Touvron et al., 2023) of two layers, 64 wide, trained to tell the next word of ``texts``.
+    """A Llama (Touvron et al., 2023) of two layers, 64 wide, trained on the spot.
 
     It stands in for a real model where none can be had, so that methods which look inside one really train, in seconds.
-    It sees the texts of all nodes that it is given and no labels of nodes; what it can do is no evidence about language
-    models, and results with it are marked as such.
+    Half of its steps tell the next word of ``texts``. The other half, if there are labels, answer a question as the
+    methods here ask it: a class name is put somewhere into a text, from which all other class names are taken out, and
+    the answer is that name; without these exercises so small a model never looks back at what it was shown. It sees
+    the texts of all nodes that it is given and no labels of nodes. What it can do is no evidence about language models,
+    and results with it are marked as such.
 
     Args:
         texts: to train on; at least one with two words.
-        labels: class names, whose words get tokens even where no text has them.
+        labels: class names, whose words get tokens even where no text has them, and which are asked for.
         hidden: width D, a multiple of 16.
         layers: L.
         context: longest sequence.
         vocabulary: most tokens, see :func:`word_tokenizer`.
-        steps: of AdamW, on random windows of the texts; 0 leaves the weights random.
-        batch: windows a step.
-        length: tokens a window.
+        steps: of AdamW; 0 leaves the weights random.
+        batch: windows or exercises a step.
+        length: tokens a window, and most of a text in an exercise.
         lr: largest learning rate; it falls to zero as a cosine does.
-        seed: of weights and windows.
+        seed: of weights, windows and exercises.
         device: where to train and stay.
 
     Raises:
@@ -110,32 +114,73 @@ def tiny_llama(
     lm = LocalLM(model, tokenizer, name=f"tiny-llama-{seed}", batch=64, context=context)
     model.to(as_device(device))
     if steps:
-        _train(model, _stream(tokenizer, texts, length), (batch, length), steps, lr, seed)
+        random = torch.Generator().manual_seed(seed)
+        kinds = [_windows(tokenizer, texts, batch, length, random)]
+        if labels:
+            kinds.append(_exercises(tokenizer, texts, labels, batch, length, random))
+        _train(model, kinds, steps, lr)
     lm.name = f"tiny-llama-{seed} {_digest(model)} context={lm.context}"
     return lm
 
 
-def _stream(tokenizer: Any, texts: Sequence[str], length: int) -> Tensor:
-    """All texts end to end, each closed by the end token; repeated where they are shorter than a window."""
+Batch = tuple[Tensor, Tensor]
+"""Token ids ``[B, T]``, padded on the right, and the ids to be told, -100 where nothing is."""
+
+
+def _windows(
+    tokenizer: Any, texts: Sequence[str], batch: int, length: int, random: torch.Generator
+) -> Callable[[], Batch]:
+    """Random windows of all texts end to end, each closed by the end token; repeated where they are too short."""
     full = [text for text in texts if text.strip()]
     rows = tokenizer(full)["input_ids"] if full else []
     stream = [token for row in rows for token in [*row, tokenizer.eos_token_id]]
     if not stream:
         raise ValueError("texts hold no words to train on.")
-    return torch.tensor(stream * -(-length // len(stream)))
+    windows = torch.tensor(stream * -(-length // len(stream))).unfold(0, length, 1)
+
+    def draw() -> Batch:
+        ids = windows[torch.randint(len(windows), (batch,), generator=random)]
+        return ids, ids
+
+    return draw
 
 
-def _train(model: nn.Module, stream: Tensor, shape: tuple[int, int], steps: int, lr: float, seed: int) -> None:
-    """``steps`` of AdamW, each on ``shape[0]`` windows of ``shape[1]`` tokens."""
-    random = torch.Generator().manual_seed(seed)
+def _exercises(
+    tokenizer: Any, texts: Sequence[str], labels: Sequence[str], batch: int, length: int, random: torch.Generator
+) -> Callable[[], Batch]:
+    """Texts of at most ``length`` tokens into which a class name was put, the question, and that name as answer."""
+    answers = label_tokens(tokenizer, labels)
+    asked = tokenizer(question(labels), add_special_tokens=False)["input_ids"]
+    taken = {token for answer in answers for token in answer}
+    rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    rows = [[token for token in row if token not in taken][:length] for row in rows]
+
+    def number(limit: int) -> int:
+        return int(torch.randint(limit, (), generator=random))
+
+    def draw() -> Batch:
+        ids, told = [], []
+        for _ in range(batch):
+            row, answer = rows[number(len(rows))], answers[number(len(answers))]
+            at = number(len(row) + 1)
+            before = [tokenizer.bos_token_id, *row[:at], *answer[:-1], *row[at:], *asked]
+            ids.append(torch.tensor(before + answer))
+            told.append(torch.tensor([-100] * len(before) + answer))
+        pad = nn.utils.rnn.pad_sequence
+        return pad(ids, True, tokenizer.pad_token_id), pad(told, True, -100)
+
+    return draw
+
+
+def _train(model: nn.Module, kinds: Sequence[Callable[[], Batch]], steps: int, lr: float) -> None:
+    """``steps`` of AdamW, on batches of each kind in turn."""
     optimiser = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    windows = stream.unfold(0, shape[1], 1)
     device = next(model.parameters()).device
     model.train()
-    for _ in range(steps):
-        ids = windows[torch.randint(len(windows), (shape[0],), generator=random)].to(device)
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+    for step in range(steps):
+        ids, told = kinds[step % len(kinds)]()
+        loss = model(input_ids=ids.to(device), labels=told.to(device), use_cache=False).loss
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from graphfm.graphllm.method import Method
     from graphfm.graphllm.stock import Stock
 
-__all__ = ["glbench_app"]
+__all__ = ["glbench_app", "make_stock"]
 
 glbench_app = typer.Typer(help="Language models and graph networks on graphs with text.", no_args_is_help=True)
 
@@ -60,7 +60,7 @@ def run_grid(
     from graphfm.graphllm.run import Setup, failures, run
 
     asked = Setup(setting=setting, shots=shots, labels=labels, grid=grid, device=device)
-    stock = _stock(encoder, lm, chat, model, device)
+    stock = make_stock(encoder, lm, chat, model, device)
     found = run(
         _load(datasets, "--datasets"),
         _chosen(_listed(methods), setting, stock),
@@ -114,7 +114,19 @@ def _chosen(names: list[str], setting: str, stock: Stock) -> list[type[Method]]:
     return [one for one in methods().values() if issubclass(one, kind) and not stock.lacks(one)]
 
 
-def _stock(encoder: str, lm: str | None, chat: str | None, model: str | None, device: str | None) -> Stock:
+def make_stock(
+    encoder: str = "tfidf",
+    lm: str | None = None,
+    chat: str | None = None,
+    model: str | None = None,
+    device: str | None = None,
+) -> Stock:
+    """The models that the options of ``graphfm glbench run`` name.
+
+    Raises:
+        ImportError: an extra or a packaged model is not installed.
+        ValueError: no such model.
+    """
     from graphfm.graphllm.backends.tfidf import TfidfEncoder
     from graphfm.graphllm.stock import Stock
 

@@ -85,12 +85,14 @@ def check_disjoint(sources: Sequence[Data], target: Data, *, most: float = 0.01)
 
 def _signatures(texts: Sequence[str], words: int) -> np.ndarray:
     """``[N, 64]`` smallest hashes of each text's runs; zeros where there is no word."""
+    found = np.zeros((len(texts), _HASHES), dtype=np.uint64)
+    if not texts:
+        return found
     from sklearn.feature_extraction.text import HashingVectorizer
 
     options = {"norm": None, "alternate_sign": False, "binary": True, "n_features": 1 << 30, "dtype": np.float32}
     runs = HashingVectorizer(ngram_range=(words, words), **options).transform(_padded(texts, words))
     salts = np.random.default_rng(0).integers(1, 1 << 63, _HASHES, dtype=np.uint64)
-    found = np.zeros((len(texts), _HASHES), dtype=np.uint64)
     filled = np.flatnonzero(np.diff(runs.indptr))
     if not filled.size:
         return found

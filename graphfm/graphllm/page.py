@@ -86,9 +86,10 @@ def _headline(found: Sequence[Standings]) -> str:
         if best is not None:
             many = len(one.common)
             over = f"{many} dataset{'s' if many != 1 else ''}"
-            text = f"{one.setting}: {best.method} has the best mean rank over {over} ({percent(best.mean)} % accuracy)"
-            sentences.append(text if one.ranking is not None else f"{one.setting}: {best.method} alone")
-    return escape("; ".join(sentences)) + "." if sentences else "No method was measured on every dataset."
+            name = f"{one.setting.capitalize()}: {best.method}"
+            text = f"{name} has the best mean rank over {over} ({percent(best.mean)} % accuracy)"
+            sentences.append(text if one.ranking is not None else f"{name} alone")
+    return escape(". ".join(sentences)) + "." if sentences else "No method was measured on every dataset."
 
 
 def _setting(one: Standings) -> str:

@@ -125,8 +125,8 @@ class OFA(_OFA, Supervised):
     Frozen: the encoder. Trained: an R-GCN on prompt graphs (Liu et al., 2310.00149): the neighbourhood of a node, a
     prompt node linked to it, a node a class linked to that; relations are {edge, node to prompt, prompt to class, and
     the two reverses}; binary cross-entropy on the class nodes. Where the paper trains six layers of 768 on many
-    datasets at once for all tasks, this is small: ``layers`` of ``hidden``, node classification alone, layer
-    normalisation in the place of batch normalisation, neighbourhoods drawn once.
+    datasets at once for all tasks, this is small: ``layers`` of ``hidden``, node classification alone, no
+    batch normalisation (layers add to their input), neighbourhoods drawn once.
 
     Args:
         encoder: embeds nodes, classes and the prompt.

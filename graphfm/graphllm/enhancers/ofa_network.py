@@ -41,7 +41,6 @@ class OFANetwork(nn.Module):
         super().__init__()
         self.enter = nn.Linear(in_channels, hidden)
         self.layers = nn.ModuleList(RelationalLayer(hidden, hidden, len(RELATIONS)) for _ in range(layers))
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
         self.answer = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
         self.rate = rate
 
@@ -49,6 +48,6 @@ class OFANetwork(nn.Module):
         """``vectors`` ``[N + 1 + C, D]`` (nodes, prompt, classes) to logits ``[B, C]``."""
         # Mapped before rows are gathered: a node stands in many prompts.
         x = self.enter(vectors).index_select(0, batch.row)
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = x + dropout(norm(layer(x, batch.relations)).relu(), self.rate, self.training)
+        for layer in self.layers:
+            x = x + dropout(layer(x, batch.relations).relu(), self.rate, self.training)
         return self.answer(x[batch.answer]).squeeze(-1)

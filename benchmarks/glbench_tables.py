@@ -35,8 +35,8 @@ def run(encoder: str, seeds: int, minutes: float, datasets: list[str]) -> None:
     from graphfm.graphllm.commands import make_stock
     from graphfm.graphllm.library import methods
     from graphfm.graphllm.method import ZeroShot
-    from graphfm.graphllm.run import Setup
-    from graphfm.graphllm.run import run as measure
+    from graphfm.graphllm.runner import Setup
+    from graphfm.graphllm.runner import run as measure
 
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -72,7 +72,7 @@ def run(encoder: str, seeds: int, minutes: float, datasets: list[str]) -> None:
 def table(encoder: str) -> dict[str, object]:
     """Mean accuracy with half its 95 % interval by setting, method and dataset; ranks; and the page."""
     from graphfm.graphllm.page import write_glbench_report
-    from graphfm.graphllm.run import RESULTS
+    from graphfm.graphllm.runner import RESULTS
     from graphfm.graphllm.standings import standings
     from graphfm.results import read
 

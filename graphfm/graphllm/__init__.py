@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from graphfm.graphllm.backends.sentence import SentenceEncoder
     from graphfm.graphllm.backends.tfidf import TfidfEncoder
     from graphfm.graphllm.backends.tiny import tiny_llama
+    from graphfm.graphllm.library import find_method, methods
+    from graphfm.graphllm.method import Method, Supervised, ZeroShot
+    from graphfm.graphllm.overlap import check_disjoint, near_duplicates
+    from graphfm.graphllm.page import write_glbench_report
+    from graphfm.graphllm.protocol import glbench_split
+    from graphfm.graphllm.runner import Setup, failures, run
+    from graphfm.graphllm.stock import Stock
 
 _WHERE = {
     "Answer": "backends.base",
@@ -26,13 +33,26 @@ _WHERE = {
     "ChatError": "backends.chat",
     "Counts": "backends.base",
     "LocalLM": "backends.causal",
+    "Method": "method",
     "OpenAIChat": "backends.chat",
     "SentenceEncoder": "backends.sentence",
+    "Setup": "runner",
+    "Stock": "stock",
+    "Supervised": "method",
     "TextEncoder": "backends.base",
     "TfidfEncoder": "backends.tfidf",
     "Usage": "backends.base",
+    "ZeroShot": "method",
     "cached_hidden": "backends.cache",
+    "check_disjoint": "overlap",
+    "failures": "runner",
+    "find_method": "library",
+    "glbench_split": "protocol",
+    "methods": "library",
+    "near_duplicates": "overlap",
+    "run": "runner",
     "tiny_llama": "backends.tiny",
+    "write_glbench_report": "page",
 }
 
 __all__ = [
@@ -44,13 +64,26 @@ __all__ = [
     "ChatError",
     "Counts",
     "LocalLM",
+    "Method",
     "OpenAIChat",
     "SentenceEncoder",
+    "Setup",
+    "Stock",
+    "Supervised",
     "TextEncoder",
     "TfidfEncoder",
     "Usage",
+    "ZeroShot",
     "cached_hidden",
+    "check_disjoint",
+    "failures",
+    "find_method",
+    "glbench_split",
+    "methods",
+    "near_duplicates",
+    "run",
     "tiny_llama",
+    "write_glbench_report",
 ]
 
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from graphfm.graphllm.ranks import Ranking
-from graphfm.graphllm.run import RESULTS, failures
+from graphfm.graphllm.runner import RESULTS, failures
 from graphfm.graphllm.standings import Line, Standings, standings
 from graphfm.report import plots
 from graphfm.report.rows import interval, percent, seconds
@@ -27,7 +27,7 @@ td .family { color: var(--muted); font-size: .8rem; }
 def write_glbench_report(
     folder: str | os.PathLike[str], path: str | os.PathLike[str] | None = None, *, title: str = "Graphs with text"
 ) -> Path:
-    """Write the report of a folder that :func:`graphfm.graphllm.run.run` filled.
+    """Write the report of a folder that :func:`graphfm.graphllm.run` filled.
 
     Leaderboard, accuracy against cost, a table for every dataset, what failed, how it was measured. Plots need
     matplotlib (extra ``viz``).

@@ -52,7 +52,7 @@ def front_svg(front: ParetoFront) -> str:
 
 
 def _draw(front: ParetoFront, colours: _Colours) -> Figure:
-    """Losses relative to the single-task models, so that 0 is the same at every horizon and below it is better."""
+    """Losses less those of the single-task models: 0 means the same at every horizon, and below it is better."""
     try:
         figure, axes = blank(3.1)
     except ImportError as error:
@@ -71,10 +71,11 @@ def _draw(front: ParetoFront, colours: _Colours) -> Figure:
     axes.plot(places, relative[front.chosen], "o-", color=colours.chosen, linewidth=2.2, markersize=5, label="chosen")
     axes.set_xticks(places, [f"{days:g} d" for days in front.horizons])
     axes.margins(x=0.06, y=0.08)
-    axes.set_ylabel("loss above single-task, % of the range", color=colours.muted, size=9)
+    axes.set_ylabel("excess loss, % of its range", color=colours.muted, size=9)
     axes.tick_params(labelcolor=colours.muted)
+    axes.spines["bottom"].set_color(colours.line)
     axes.grid(axis="both", color=colours.line, linewidth=0.6)
-    legend = axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=8, frameon=False)
+    legend = axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, fontsize=8, frameon=False)
     for text in legend.get_texts():
         text.set_color(colours.ink)
     return figure

@@ -173,7 +173,7 @@ class GRePO:
         return Prepared(data, judged, encoder, vocabulary, columns)
 
     def fit_prepared(self, prepared: Prepared, start: GRePO | None = None) -> GRePO:
-        """Train on what :meth:`prepare` made: from new weights, or from those of ``start``, which may stay best."""
+        """Train on what :meth:`prepare` made, from weights drawn anew or from those of ``start``."""
         self.columns, self.encoder, self.vocabulary = prepared.columns, prepared.encoder, prepared.vocabulary
         value = prepared.data.value
         scale = widest_range(self.head, value)
@@ -186,8 +186,7 @@ class GRePO:
             if start is not None:
                 network.load_state_dict(start.fitted_network().state_dict())
             network.to(self.device)
-            data, val, warm = prepared.data, prepared.val, start is not None
-            self.history = train(network, combiner, data, val, self.settings, scale, judge_start=warm)
+            self.history = train(network, combiner, prepared.data, prepared.val, self.settings, scale)
         self.network = network.eval()
         self.fingerprint, self.combined_by = prepared.fingerprint(), type(combiner).__name__
         return self

@@ -63,14 +63,7 @@ class Network(nn.Module):
 
 
 def train(
-    network: Network,
-    combiner: Combiner,
-    data: Labelled,
-    val: Labelled | None,
-    settings: Settings,
-    scale: LossRange,
-    *,
-    judge_start: bool = False,
+    network: Network, combiner: Combiner, data: Labelled, val: Labelled | None, settings: Settings, scale: LossRange
 ) -> dict[str, list[Any]]:
     """Train in place, on the device of the network, with torch's own generator.
 
@@ -84,13 +77,11 @@ def train(
         val: to stop by.
         settings: how.
         scale: of the losses.
-        judge_start: whether the weights at the start may be the best ones.
 
     Returns:
         the history, one entry an epoch: ``train`` and ``val`` (losses ``[K]``), ``score`` (what is stopped by),
         ``weights`` ``[K]`` (mean over the steps), ``seconds``, and the facts of :class:`graphfm.pareto.Combined`: means
-        over the steps where the combiner reads gradients, else of the first step; and once ``best``, an epoch (-1: the
-        start).
+        over the steps where the combiner reads gradients, else of the first step; and once ``best``, an epoch.
 
     Raises:
         FloatingPointError: a loss that is not finite.
@@ -99,10 +90,8 @@ def train(
     data, val = data.to(device), None if val is None else val.to(device)
     loop = _Loop(network, combiner, data, settings)
     counts = importance(combiner, scale)
-    history: dict[str, list[Any]] = {"best": [-1]}
+    history: dict[str, list[Any]] = {}
     best, kept, since = math.inf, None, 0
-    if judge_start and val is not None:
-        best, kept = float(counts @ losses_of(network, val)), copy.deepcopy(network.state_dict())
     for epoch in range(settings.epochs):
         start = time.perf_counter()
         told = loop.one_epoch()

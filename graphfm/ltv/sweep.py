@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import logging
 import os
@@ -27,6 +28,7 @@ __all__ = ["ParetoSweep", "measured_range", "preference_grid", "preferring", "sw
 _log = logging.getLogger(__name__)
 _MARGIN = 0.1  # of the way from the constant to the best that was reached, further down
 _LEAST = 1e-6
+_GENTLER = 0.3  # learning rate of a run that starts from another one's end, which a full one would undo at once
 
 Make = Callable[[tuple[float, ...], LossRange], Combiner]
 
@@ -110,6 +112,8 @@ def measured_range(model: GRePO, prepared: Prepared) -> tuple[LossRange, tuple[f
 def sweep(model: GRePO, prepared: Prepared, preferences: Sequence[Sequence[float]], make: Make) -> ParetoFront:
     """Train for each preference, the first from the start, the others from where the nearest one ended.
 
+    Where a run starts is a point of the front already, so its own point is the best of its epochs, not its start.
+
     Args:
         model: its settings; its combiner is not used.
         prepared: with validation.
@@ -128,6 +132,8 @@ def sweep(model: GRePO, prepared: Prepared, preferences: Sequence[Sequence[float
         preference = tuple(float(share) / float(sum(wanted)) for share in wanted)
         one = with_combiner(model, make(preference, scale))
         near = min(points, key=lambda point: _apart(point.preference, preference), default=None)
+        if near is not None:
+            one.settings = dataclasses.replace(one.settings, lr=_GENTLER * one.settings.lr)
         one.fit_prepared(prepared, None if near is None else near.model)
         points.append(SweepPoint(preference, _judge(one, val), one))
         _log.info("preference %s: %s", preference, points[-1].losses)

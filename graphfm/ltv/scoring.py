@@ -13,6 +13,8 @@ from graphfm.ltv.task import Task
 
 __all__ = ["chosen_by", "score"]
 
+_OF_PARTS = ("gini", "auc", "payers", "bias", "nmae")
+
 
 def score(forecast: Forecast, task: Task, parts: Mapping[str, np.ndarray] | None = None) -> dict[str, float]:
     """Scores by name.
@@ -24,7 +26,8 @@ def score(forecast: Forecast, task: Task, parts: Mapping[str, np.ndarray] | None
 
     Returns:
         - ``gini@7`` and the like, as :func:`graphfm.ltv.ltv_scores` has them, for every horizon;
-        - ``gini@7|cold users`` for parts, and ``members|cold users``, their number;
+        - for parts ``gini@7|cold users``, likewise AUC, share of payers, bias and NMAE; ``members|cold users``, their
+          number;
         - ``covered90@7``: the share whose value lies at or below the 90 % quantile, for methods that have them;
         - ``violations`` and ``violations_pay``, see :func:`graphfm.ltv.monotonicity_violations`;
         - ``gini``: see :func:`chosen_by`.
@@ -44,7 +47,8 @@ def score(forecast: Forecast, task: Task, parts: Mapping[str, np.ndarray] | None
         found[f"members{ending}"] = float(mask.sum())
         for k, days in enumerate(task.horizons):
             scores = ltv_scores(forecast.mean[mask, k], value[mask, k], forecast.pay[mask, k])
-            found |= {f"{metric}@{days:g}{ending}": one for metric, one in scores.items()}
+            kept = scores if not name else {metric: scores[metric] for metric in _OF_PARTS}
+            found |= {f"{metric}@{days:g}{ending}": one for metric, one in kept.items()}
     found |= _coverage(forecast, value, task.horizons)
     found["violations"] = monotonicity_violations(forecast.mean)
     found["violations_pay"] = monotonicity_violations(forecast.pay)

@@ -59,7 +59,7 @@ def compare(model: graphfm.Pretrained, data: object, shots: int, seeds: int) -> 
 
 
 def main() -> None:
-    """Pretrain, compare, write a prompt of one's own, save and load it."""
+    """Pretrain, compare, write a prompt of one's own, save and load it, and use a classifier for other classes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shots", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
@@ -82,6 +82,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         again = Fitted.load(fitted.save(Path(folder)), prompts=[Scale])
         print(f"saved, loaded, and the same to the bit: {torch.equal(again.predict(data), fitted.predict(data))}")
+    digits = graphfm.load("digits")
+    ten = graphfm.adapt(model, digits, graphfm.few_shot(digits.y, 20, 0), method="probe", seed=0)
+    mapped = graphfm.reprogram(ten, data, split, prompt=prompts.GPFPlus(), seed=0)
+    print(
+        f"a classifier of ten digits, read as one of three wines (classes {mapped.card['mapping']}), only a prompt "
+        f"trained: {accuracy(mapped.predict(data), data, split):.1f} %"
+    )
+    around = graphfm.adapt(model, data, split, prompt=prompts.AllInOne(), ego=graphfm.Egos(hops=1), seed=0, lr=1e-2)
+    print(f"every node read from its ego graph: {accuracy(around.predict(data), data, split):.1f} %")
     same = all(torch.equal(value, before[name]) for name, value in model.backbone.state_dict().items())
     print(f"The base is bit by bit what it was: {same}. Done in {time.perf_counter() - started:.0f} s.")
 

@@ -217,6 +217,20 @@ def test_evaluate_and_the_command_line_take_ego_graphs(model, data, split, tmp_p
         measure("link", model, data, methods=["probe"], shots=[1], seeds=[0], ego_hops=1)
 
 
+def test_tokens_are_carried_to_ego_graphs(data, split):
+    base = graphfm.pretrain(
+        [graphfm.load("breast_cancer"), data],
+        backbone=graphfm.backbones.GCN(16, 16),
+        objective=graphfm.objectives.SimGRACE(),
+        coordinators=graphfm.DomainTokens(),
+        epochs=1,
+        seed=0,
+    )
+    options = {"seed": 0, "epochs": 1, "ego": Egos(1)}
+    carried, left = (graphfm.adapt(base, data, split, carry=carry, **options).predict(data) for carry in (True, False))
+    assert not torch.allclose(carried, left)
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("method", ["finetune", "prompt:AllInOne(3)", "prompt:GraphPrompt"])
 def test_on_a_gpu(model, data, split, method):

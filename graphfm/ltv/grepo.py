@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from graphfm.rng import isolated_rng
 
 __all__ = ["GRePO", "Prepared"]
 
+_log = logging.getLogger(__name__)
 _SNAPSHOTS = 2  # that the encoder learns from: those of one log are much alike
 
 
@@ -73,8 +75,9 @@ class GRePO:
     :mod:`graphfm.ltv.variants`. The paper's layers and rates are not published: these are ours.
 
     Args:
-        graph: whether to pretrain an encoder and read its embeddings; or an encoder: a fitted one is read as it is, of
-            another one a copy is fitted.
+        graph: whether to pretrain an encoder and read its embeddings (a log without items has no graph to learn from:
+            there the model goes without, and says so); or an encoder: a fitted one is read as it is, of another one a
+            copy is fitted.
         item_embedding: whether the trunk learns a vector for each item of the training members, by its name; one for
             all others.
         head: ``MonotoneHead`` (more days are never worth less) or ``ZILNHead``, made with ``(width, K)``; or its name.
@@ -248,6 +251,9 @@ class GRePO:
 
     def _encoder(self, tasks: Sequence[Task]) -> PurchaseEncoder | None:
         if self.graph is False:
+            return None
+        if self.graph is True and not any(task.past.has_items for task in tasks):
+            _log.warning("the log has no items, so nothing joins its users: the model goes without a graph")
             return None
         encoder = PurchaseEncoder(seed=self.seed, device=self.device) if self.graph is True else self.graph
         newest = max(task.population.cutoff for task in tasks)

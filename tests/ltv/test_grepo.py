@@ -191,7 +191,7 @@ def test_heavy_tails_and_nobody_who_pays(head):
         assert forecast.pay[:, 0].max() < 0.2
 
 
-def test_users_and_a_log_without_items(fitted):
+def test_users_and_a_log_without_items(fitted, caplog):
     train, val, test = (tasks(LOG, days, unit="user") for days in ((50, 64), (78,), (92,)))
     one = model(epochs=8).fit(train, val)
     forecast = one.predict(test[0])
@@ -201,7 +201,13 @@ def test_users_and_a_log_without_items(fitted):
     plain = [tasks(bare, days, unit="user") for days in ((50, 64), (78,), (92,))]
     assert np.isfinite(model(graph=False).fit(plain[0], plain[1]).predict(plain[2][0]).mean).all()
     with pytest.raises(ValueError, match="graph=False"):
-        model(graph=True).fit(plain[0], plain[1])
+        model(graph=small_encoder()).fit(plain[0], plain[1])
+    with caplog.at_level("WARNING"):
+        told = model(graph=True).fit(plain[0], plain[1])
+    assert "goes without a graph" in caplog.text
+    np.testing.assert_array_equal(
+        told.predict(plain[2][0]).mean, model(graph=False).fit(plain[0], plain[1]).predict(plain[2][0]).mean
+    )
     with pytest.raises(ValueError, match="item_embedding=True needs pairs"):
         model(item_embedding=True).fit(train)
     with pytest.raises(ValueError, match="unit: 'user' in the place of 'pair'"):

@@ -17,6 +17,7 @@ from graphfm.data.purchases import DAY, Purchases, show_time
 from graphfm.ltv.audit import audit_leaks
 from graphfm.ltv.cohorts import cohorts
 from graphfm.ltv.forecast import Forecast
+from graphfm.ltv.front import ParetoFront
 from graphfm.ltv.maker import Maker, Method
 from graphfm.ltv.origins import rolling_origins
 from graphfm.ltv.plain import Zero
@@ -102,8 +103,8 @@ def evaluate_ltv(
         setup: what is asked.
         dataset: the log's name.
         seeds: of methods that take a ``seed``; others are run with the first alone.
-        out: folder; cells are appended to ``results.jsonl`` in it as they come, predictions go beside it, and cells
-            that are there are not run again.
+        out: folder; cells are appended to ``results.jsonl`` in it as they come, predictions go beside it (and the
+            front of a :class:`graphfm.ltv.ParetoSweep`), and cells that are there are not run again.
         device: for methods that take a ``device``.
         audit: change the future and see that no prediction moves, once for each method (:func:`audit_leaks`).
         progress: show a progress bar.
@@ -178,6 +179,9 @@ class _Run:
         began = time.perf_counter()
         method, chosen = _fitted(makers, seed, self.device, *seen)
         fit_seconds = time.perf_counter() - began
+        if self.out is not None and isinstance(front := getattr(method, "front", None), ParetoFront):
+            self.out.mkdir(parents=True, exist_ok=True)
+            front.write(self.out)  # for the report, which shows the newest
         if audit:
             audit_leaks(self.log, tests[0].population.cutoff, lambda log, cutoff: self._forecast(method, log, cutoff))
         results = []

@@ -14,6 +14,7 @@ from graphfm.ltv import HistoricMean, Maker, Mean, normalised_gini
 from graphfm.ltv.evaluate import Setup, evaluate_ltv
 from graphfm.ltv.gini import gini
 from graphfm.ltv.leaderboard import leaderboards
+from graphfm.ltv.maker import maker
 from graphfm.ltv.metrics import decile_mape
 from graphfm.ltv.report import write_ltv_report
 from graphfm.ltv.report_front import read_front, write_front
@@ -59,6 +60,14 @@ def test_the_page(folder, tmp_path):
     assert "#0102" not in page  # every stand-in has become a variable of the page
     for variable in set(re.findall(r"var\(--([a-z0-9-]+)\)", page)):
         assert f"--{variable}:" in page, variable
+
+
+def test_the_front_of_a_sweep_reaches_the_page(tmp_path):
+    makers = {"sweep": maker("ParetoSweep(epochs=1, width=8, graph=False)")}
+    evaluate_ltv(random_log(1500, days=200), makers, Setup((3, 14), who="all", test=1), out=tmp_path)
+    page = write_ltv_report(tmp_path, tmp_path / "report.html").read_text()
+    assert "Validation losses of a sweep" in page
+    assert f"of {len(read_front(tmp_path).losses)} are on the front" in page
 
 
 def test_a_page_without_predictions(tmp_path):

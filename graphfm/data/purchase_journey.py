@@ -12,7 +12,7 @@ __all__ = ["complete_journey"]
 
 
 def complete_journey() -> Purchases:
-    """Purchases by household and type of product (2,378 of them: milk, bread, ...), without fuel.
+    """Purchases by household and type of product (2,378 of them: milk, bread, ...), without fuel and coupons.
 
     Raises:
         ImportError: the extra ``ltv`` is not installed.
@@ -28,6 +28,12 @@ def complete_journey() -> Purchases:
     sold = frames["transactions"][["household_id", "product_id", "transaction_timestamp", "sales_value"]]
     kinds = frames["products"][["product_id", "product_type"]]
     named = sold.merge(kinds, on="product_id", how="left")
-    named = named[~named["product_type"].isin(["GASOLINE-REG UNLEADED", "COUPON/MISC ITEMS"])]
-    columns = {"user": "household_id", "item": "product_type", "time": "transaction_timestamp", "amount": "sales_value"}
-    return read_purchases(named, **columns, timezone="America/New_York")
+    named = named[~named["product_type"].isin(["GASOLINE-REG UNLEADED", "COUPONS/STORE & MFG", "COUPON"])]
+    return read_purchases(
+        named,
+        user="household_id",
+        item="product_type",
+        time="transaction_timestamp",
+        amount="sales_value",
+        timezone="America/New_York",
+    )

@@ -31,7 +31,7 @@ class WordVectors:
 
 
 def planted(
-    seed=0, *, nodes=900, classes=("apple", "brick", "cloud", "drum"), clear=0.68, degree=6, homophily=0.62, filler=""
+    seed=0, *, nodes=900, classes=("apple", "brick", "cloud", "drum"), clear=0.5, degree=10, homophily=0.62, filler=""
 ):
     """Texts of which ``clear`` name the class (the others name another), edges of which ``homophily`` join one class.
 

@@ -76,6 +76,7 @@ class _OFA(Method):
         """Prepare ``nodes`` ``[S]`` of a graph."""
         groups = encode_together(self.encoder, node_texts(data), [QUESTION], class_texts(data))
         vectors = F.normalize(torch.cat(groups), dim=1).to(self.device)
+        vectors = vectors * vectors.size(1) ** 0.5  # entries of size 1, as the layers' initial weights expect
         generator = torch.Generator().manual_seed(self.seed)
         found = egos(adjacency(data), nodes, hops=self.hops, at_most=self.at_most, generator=generator)
         return _Asked(vectors, found, data)

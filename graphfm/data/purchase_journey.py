@@ -12,7 +12,7 @@ __all__ = ["complete_journey"]
 
 
 def complete_journey() -> Purchases:
-    """Purchases by household and type of product (2,378 of them: milk, bread, ...), without fuel and coupons.
+    """Purchases by household and type of product (milk, bread, ...), without fuel and coupons.
 
     Raises:
         ImportError: the extra ``ltv`` is not installed.

@@ -16,13 +16,13 @@ PROMPTS = ["the cat", "the cow number 3 eats", "", "eats the number of the cat 3
 
 @pytest.fixture(scope="module")
 def lm():
-    return tiny_llama(TEXTS, LABELS, hidden=32, context=64, length=16, steps=150, batch=16, lr=1e-2)
+    return tiny_llama([*TEXTS, *LABELS], hidden=32, context=64, length=16, steps=150, batch=16, lr=1e-2)
 
 
 @pytest.fixture(scope="module")
 def exact(lm):
     """The same in double precision."""
-    other = tiny_llama(TEXTS, LABELS, hidden=32, context=64, length=8, steps=0)
+    other = tiny_llama([*TEXTS, *LABELS], hidden=32, context=64, length=8, steps=0)
     other.model.load_state_dict(lm.model.state_dict())
     return LocalLM(other.model.double(), other.tokenizer, name="exact", context=64, batch=3)
 
@@ -231,7 +231,7 @@ def test_positions_leave_out_padding():
 
 @pytest.mark.cuda
 def test_on_cuda():
-    lm = tiny_llama(TEXTS, LABELS, hidden=32, context=64, length=8, steps=2, device="cuda")
-    cpu = tiny_llama(TEXTS, LABELS, hidden=32, context=64, length=8, steps=0)
+    lm = tiny_llama([*TEXTS, *LABELS], hidden=32, context=64, length=8, steps=2, device="cuda")
+    cpu = tiny_llama([*TEXTS, *LABELS], hidden=32, context=64, length=8, steps=0)
     cpu.model.load_state_dict(lm.model.state_dict())
     torch.testing.assert_close(lm.score(PROMPTS, LABELS), cpu.score(PROMPTS, LABELS), atol=1e-2, rtol=1e-3)

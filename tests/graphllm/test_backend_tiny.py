@@ -53,7 +53,7 @@ def test_it_learns_the_texts():
 def test_it_learns_to_answer_with_the_class_name_that_it_reads():
     """Also where the name was put into none of the texts, and is two tokens."""
     texts, labels = [f"number {i % 7} of {i % 5}" for i in range(40)], ["red fox", "blue", "green"]
-    lm = tiny_llama(texts, labels, length=4, context=64, batch=24, steps=200)
+    lm = tiny_llama(texts, labels, length=4, context=64, batch=24, steps=250)
     said = [f"number 3 {label} of" for label in labels]
     assert lm.score([f"{text} {question(labels)}" for text in said], labels).argmax(1).tolist() == [0, 1, 2]
 

@@ -61,7 +61,7 @@ def tiny_llama(
     layers: int = 2,
     context: int = 512,
     vocabulary: int = 4096,
-    steps: int = 200,
+    steps: int = 400,
     batch: int = 32,
     length: int = 64,
     lr: float = 3e-3,
@@ -71,7 +71,7 @@ def tiny_llama(
     """A Llama (Touvron et al., 2023) of two layers, 64 wide, trained on the spot.
 
     It stands in for a real model where none can be had, so that methods which look inside one really train, in seconds.
-    Half of its steps tell the next word of ``texts``. The other half, if there are labels, answer a question as the
+    A quarter of its steps tell the next word of ``texts`` (all, without labels). The others answer a question as the
     methods here ask it: a class name is put somewhere into a text, from which all other class names are taken out, and
     the answer is that name; without these exercises so small a model never looks back at what it was shown. It sees
     the texts of all nodes that it is given and no labels of nodes. What it can do is no evidence about language models,
@@ -117,7 +117,7 @@ def tiny_llama(
         random = torch.Generator().manual_seed(seed)
         kinds = [_windows(tokenizer, texts, batch, length, random)]
         if labels:
-            kinds.append(_exercises(tokenizer, texts, labels, batch, length, random))
+            kinds += [_exercises(tokenizer, texts, labels, batch, length, random)] * 3
         _train(model, kinds, steps, lr)
     lm.name = f"tiny-llama-{seed} {_digest(model)} context={lm.context}"
     return lm

@@ -187,4 +187,4 @@ def _drawn(adj: Adjacency, nodes: Tensor, fanout: int, generator: torch.Generato
     there = place < degree
     edge = torch.where(there, start + place, torch.zeros_like(place))
     found = torch.where(there, adj.col[edge].long() if adj.num_edges else edge, nobody)
-    return found.t()
+    return found.t().contiguous()

@@ -1,0 +1,155 @@
+"""Predictors on a tiny Llama: each is the method it says, trains what it says, and needs text and structure."""
+
+import pytest
+import torch
+from planted import WordVectors, edges_shuffled, planted, texts_shuffled
+
+pytest.importorskip("transformers", reason="the extra llm is not installed")
+
+from graphfm.data.splits import Split
+from graphfm.graphllm import predictors, tiny_llama
+from graphfm.graphllm.backends.prompts import question
+from graphfm.graphllm.predictors.llaga import LLaGA, LLaGANeighbours, hops, neighbour_tree, tree_encoding
+from graphfm.graphllm.texts import adjacency, only_labels_of
+from graphfm.nn import Adjacency
+
+# What each trains, and settings under which it trains in seconds.
+TRAINED = {
+    "LLaGA": {"projector.weight", "projector.bias"},
+    "LLaGANeighbours": {"projector.weight", "projector.bias"},
+}
+QUICK = {
+    "LLaGA": {"lr": 1e-2, "epochs": 10},
+    "LLaGANeighbours": {"lr": 1e-2, "epochs": 8, "fanout": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return planted()
+
+
+@pytest.fixture(scope="module")
+def lm(graph):
+    return tiny_llama(graph.text, graph.label_text, length=8, steps=300)
+
+
+def split_of(data):
+    order = torch.randperm(data.num_nodes, generator=torch.Generator().manual_seed(0))
+    return Split(order[:300], order[300:400], order[400:])
+
+
+def made(name, lm, **settings):
+    cls = getattr(predictors, name)
+    backends = {"encoder": WordVectors(), "lm": lm}
+    return cls(**{need: backends[need] for need in cls.needs}, **settings)
+
+
+def accuracy_of(name, lm, data):
+    split = split_of(data)
+    method = made(name, lm, **QUICK[name]).fit(only_labels_of(data, split), split)
+    scores = method.predict(data)
+    assert scores.shape == (data.num_nodes, 4)
+    assert scores.isfinite().all()
+    return float((scores[split.test].argmax(1) == data.y[split.test]).double().mean()), method
+
+
+@pytest.mark.parametrize("name", predictors.__all__)
+def test_it_needs_text_and_structure(name, lm, graph):
+    """Each shuffle costs ten points at least, and only the parameters of the method are trained."""
+    before = {key: value.clone() for key, value in lm.model.state_dict().items()}
+    whole, method = accuracy_of(name, lm, graph)
+    assert set(method.trained) == TRAINED[name]
+    assert all(torch.equal(value, before[key]) for key, value in lm.model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in lm.model.parameters())
+    assert whole - accuracy_of(name, lm, edges_shuffled(graph))[0] >= 0.1
+    assert whole - accuracy_of(name, lm, texts_shuffled(graph))[0] >= 0.1
+
+
+def path_and_star():
+    """Node 0 is joined to 1..12, 12 to 13; 14 is alone."""
+    ends = torch.tensor([[0] * 12 + [12], [*range(1, 13), 13]])
+    return Adjacency.from_edges(torch.cat([ends, ends.flip(0)], dim=1), 15)
+
+
+def test_hops_are_powers_of_the_normalised_adjacency():
+    adj = path_and_star()
+    dense = torch.eye(15, dtype=torch.float64)
+    dense[adj.edge_index[0], adj.edge_index[1]] = 1
+    scale = dense.sum(1).rsqrt()
+    s = scale[:, None] * dense * scale
+    x = torch.randn(15, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    wanted = torch.stack([torch.linalg.matrix_power(s, k) @ x for k in range(5)], dim=1)
+    torch.testing.assert_close(hops(x, adj, 4), wanted)
+
+
+def test_the_tree_holds_neighbours_each_once_and_nobody_where_there_are_fewer():
+    adj = path_and_star()
+    tree = neighbour_tree(adj, torch.arange(15), 4, torch.Generator().manual_seed(0))
+    assert tree.shape == (15, 1 + 4 + 16)
+    friends = {node: set(adj.col[adj.rowptr[node] : adj.rowptr[node + 1]].tolist()) for node in range(15)} | {15: set()}
+    for row in tree.tolist():
+        for place, parent in enumerate(row[:5]):
+            children = [child for child in row[1 + 4 * place : 5 + 4 * place] if child != 15]
+            assert len(children) == len(set(children)) == min(4, len(friends[parent]))
+            assert set(children) <= friends[parent]
+    assert tree[14].tolist() == [14, *[15] * 20]
+    drawn = neighbour_tree(adj, torch.zeros(4000, dtype=torch.long), 4, torch.Generator().manual_seed(1))[:, 1:5]
+    share = torch.bincount(drawn.flatten(), minlength=15)[1:13] / 4000
+    torch.testing.assert_close(share, torch.full((12,), 4 / 12), atol=0.03, rtol=0)
+    empty = Adjacency.from_edges(torch.zeros(2, 0, dtype=torch.long), 2)
+    assert neighbour_tree(empty, torch.arange(2), 1, torch.Generator()).tolist() == [[0, 2, 2], [1, 2, 2]]
+
+
+def test_the_encoding_is_the_spectrum_of_the_tree_and_loses_no_dimension():
+    basis = tree_encoding(10)
+    assert torch.linalg.matrix_rank(basis) == 111
+    edges = torch.zeros(111, 111, dtype=torch.float64)
+    for child in range(1, 111):
+        edges[child, (child - 1) // 10] = edges[(child - 1) // 10, child] = 1
+    scale = edges.sum(1).rsqrt()
+    laplacian = torch.eye(111, dtype=torch.float64) - scale[:, None] * edges * scale
+    values = basis.T @ laplacian @ basis
+    torch.testing.assert_close(values, torch.diag(values.diagonal()), atol=1e-12, rtol=0)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(111, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_llaga_asks_with_projected_hops_between_the_words(lm, graph):
+    """The score is that of the language model on the prompt written out by hand, and the loss its next-token loss."""
+    split = split_of(graph)
+    method = LLaGA(WordVectors(), lm, epochs=1).fit(only_labels_of(graph, split), split)
+    x = WordVectors().encode(graph.text)
+    nodes = [3, 77]
+    fields = hops(x, adjacency(graph), 4)[nodes]
+    tokens = fields @ method.projector.weight.T + method.projector.bias
+    start = lm.embed(torch.tensor([[lm.tokenizer.bos_token_id]])).expand(2, -1, -1)
+    asked = lm.tokenizer(question(graph.label_text), add_special_tokens=False, return_tensors="pt")["input_ids"]
+    prompt = torch.cat([start, tokens, lm.embed(asked).expand(2, -1, -1)], dim=1)
+    with torch.no_grad():
+        wanted = torch.zeros(2, 4)
+        for label, ids in enumerate(lm.label_ids(graph.label_text)):
+            whole = torch.cat([prompt, lm.embed(torch.tensor([ids])).expand(2, -1, -1)], dim=1)
+            told = lm.model(inputs_embeds=whole).logits.log_softmax(-1)
+            for at, token in enumerate(ids):
+                wanted[:, label] += told[:, prompt.size(1) - 1 + at, token]
+    torch.testing.assert_close(method.predict(graph)[nodes], wanted.softmax(1), atol=1e-4, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_answers(lm, graph):
+    split = split_of(graph)
+    for cls in (LLaGA, LLaGANeighbours):
+        settings = {"epochs": 1} | ({"fanout": 2} if cls is LLaGANeighbours else {})
+        one, two = (cls(WordVectors(), lm, seed=3, **settings).fit(graph, split).predict(graph) for _ in range(2))
+        assert torch.equal(one, two)
+
+
+def test_labels_of_test_nodes_change_nothing(lm, graph):
+    split = split_of(graph)
+    hidden = only_labels_of(graph, split)
+    one, two = (LLaGA(WordVectors(), lm, epochs=1).fit(data, split).predict(hidden) for data in (graph, hidden))
+    assert torch.equal(one, two)
+
+
+def test_bad_input(lm):
+    with pytest.raises(ValueError, match="fanout must be at least 1"):
+        LLaGANeighbours(WordVectors(), lm, fanout=0)

@@ -30,6 +30,18 @@ class WordVectors:
         return np.random.default_rng(seed).normal(size=self.dim) / self.dim**0.5
 
 
+class TwoLayers:
+    """A language model of two layers as far as states go: word vectors, and the same mixed by a fixed matrix."""
+
+    name, dim, num_layers = "two-layers", WordVectors.dim, 2
+
+    def hidden(self, texts, layers=(-1,), pool="mean"):
+        x = WordVectors().encode(texts)
+        mix = torch.from_numpy(np.random.default_rng(0).normal(size=(self.dim, self.dim)) / self.dim**0.5).float()
+        states = [x, x, torch.tanh(3 * x @ mix)]
+        return torch.stack([states[layer] for layer in layers], dim=1)
+
+
 def planted(
     seed=0, *, nodes=900, classes=("apple", "brick", "cloud", "drum"), clear=0.5, degree=10, homophily=0.62, filler=""
 ):

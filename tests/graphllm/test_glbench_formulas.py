@@ -12,6 +12,7 @@ from graphfm.graphllm.classical import LinearGNNs
 from graphfm.graphllm.classical.correct_and_smooth import correct, smooth
 from graphfm.graphllm.enhancers import ZeroG
 from graphfm.graphllm.enhancers.ego_prompts import RELATIONS, egos, prompts
+from graphfm.graphllm.enhancers.engine import Ladder
 from graphfm.graphllm.enhancers.ofa_network import OFANetwork, RelationalLayer
 from graphfm.graphllm.enhancers.zerog import LowRank, describe, standardised, with_hub
 from graphfm.graphllm.texts import adjacency, as_tag, class_texts, only_labels_of, without_labels
@@ -198,3 +199,21 @@ def test_the_state_that_is_kept_is_the_best_on_validation_nodes():
     empty = Split(torch.tensor([0]), torch.tensor([], dtype=torch.long), torch.tensor([2]))
     train_nodes(module, lambda: module(x), y, empty, module.parameters(), lr=0.1, weight_decay=0.0, epochs=5)
     assert float(module.weight[0] - module.weight[1]) > float(seen[0][0] - seen[0][1])
+
+
+def test_the_ladder_is_the_formula():
+    torch.manual_seed(0)
+    data = as_tag(planted(0, nodes=30))
+    ladder, states = Ladder(6, 5, 2, 3, 0.0).double(), torch.randn(30, 2, 6, dtype=torch.float64)
+    torch.nn.init.normal_(ladder.alpha, std=0.1)
+    s, z = dense_s(data), torch.zeros(30, 5, dtype=torch.float64)
+    for rung in range(2):
+        share = 1 / (1 + torch.exp(-ladder.alpha[rung] / 0.1))
+        mixed = share * (states[:, rung] @ ladder.project[rung].weight.t() + ladder.project[rung].bias)
+        mixed = mixed + (1 - share) * z
+        z = torch.relu(s @ mixed @ ladder.layers[rung].lin.weight.t() + ladder.layers[rung].bias)
+    a = torch.zeros(30, 30, dtype=torch.float64)
+    a[data.edge_index[1], data.edge_index[0]] = 1.0
+    around = a / a.sum(1, keepdim=True).clamp(min=1) @ z
+    slow = torch.cat([z, around], 1) @ ladder.answer.weight.t() + ladder.answer.bias
+    torch.testing.assert_close(ladder(states, adjacency(data)), slow)

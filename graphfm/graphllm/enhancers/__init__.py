@@ -1,6 +1,7 @@
 """Methods in which a language model improves what a graph network sees."""
 
+from graphfm.graphllm.enhancers.engine import ENGINE
 from graphfm.graphllm.enhancers.ofa import OFA, OFAZeroShot
 from graphfm.graphllm.enhancers.zerog import ZeroG
 
-__all__ = ["OFA", "OFAZeroShot", "ZeroG"]
+__all__ = ["ENGINE", "OFA", "OFAZeroShot", "ZeroG"]

@@ -1,0 +1,130 @@
+"""ENGINE: a ladder of graph layers beside a frozen language model, one rung for each of its layers that is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from graphfm.backbones.gcn import GCNLayer
+from graphfm.data.splits import Split
+from graphfm.graphllm.backends.cache import cached_hidden
+from graphfm.graphllm.method import Supervised
+from graphfm.graphllm.texts import adjacency, node_texts, num_classes
+from graphfm.graphllm.training import train_nodes
+from graphfm.nn import Adjacency, dropout
+from graphfm.rng import isolated_rng
+
+if TYPE_CHECKING:
+    from graphfm.graphllm.backends.base import CausalLM
+
+__all__ = ["ENGINE", "Ladder"]
+
+
+class Ladder(nn.Module):
+    """``z_l = GNN_l(a_l P_l H_l + (1 - a_l) z_{l-1})``, ``a_l = sigmoid(alpha_l / T)``, ``z_0 = 0`` (2401.15569).
+
+    Args:
+        in_channels: width of the language model's states.
+        hidden: width of the ladder.
+        rungs: layers of the language model that are read.
+        out_channels: classes.
+        rate: dropout.
+        temperature: T.
+    """
+
+    def __init__(
+        self, in_channels: int, hidden: int, rungs: int, out_channels: int, rate: float, temperature: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(nn.Linear(in_channels, hidden) for _ in range(rungs))
+        self.layers = nn.ModuleList(GCNLayer(hidden, hidden) for _ in range(rungs))
+        self.alpha = nn.Parameter(torch.zeros(rungs))
+        self.answer = nn.Linear(2 * hidden, out_channels)
+        self.rate, self.temperature = rate, temperature
+
+    def forward(self, states: Tensor, adj: Adjacency) -> Tensor:
+        """States ``[N, L, D]`` to logits ``[N, C]``: of each node beside the mean of its neighbours."""
+        share = torch.sigmoid(self.alpha / self.temperature)
+        z = states.new_zeros(states.size(0), self.answer.in_features // 2)
+        for rung, (project, layer) in enumerate(zip(self.project, self.layers, strict=True)):
+            mixed = share[rung] * project(states[:, rung]) + (1 - share[rung]) * z
+            z = dropout(layer(mixed, adj).relu(), self.rate, self.training)
+        return self.answer(torch.cat([z, adj.mean(z.dtype).matmul(z)], dim=1))
+
+
+class ENGINE(Supervised):
+    """Graph layers beside a frozen language model whose states are computed once (Zhu et al., 2401.15569).
+
+    Frozen: the language model. Trained: projections, graph layers, the shares alpha, the answer. The paper trains on
+    sampled subgraphs of each node and reads out the root and the subgraph's mean; here the whole graph takes a step,
+    and the mean is over the neighbours. Its early exit is left out.
+
+    Args:
+        lm: gives the states, a text's tokens averaged.
+        layers: which of its layers are read, from the first to the last; a middle one and the last if not given.
+        hidden: width of the ladder.
+        dropout: rate.
+        lr: learning rate of Adam.
+        weight_decay: of Adam.
+        epochs: steps over the whole graph.
+        seed: of weights and dropout.
+        device: where the ladder is trained.
+    """
+
+    needs = ("lm",)
+    family = "enhancer"
+    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden": (64,), "lr": (0.005,)}
+    published: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden": (64, 128), "lr": (5e-4, 1e-3), "dropout": (0.2, 0.5)}
+
+    def __init__(
+        self,
+        lm: CausalLM,
+        *,
+        layers: Sequence[int] | None = None,
+        hidden: int = 64,
+        dropout: float = 0.2,
+        lr: float = 0.005,
+        weight_decay: float = 5e-4,
+        epochs: int = 200,
+        seed: int = 0,
+        device: str | None = None,
+    ) -> None:
+        super().__init__(seed=seed, device=device)
+        self.lm, self.hidden, self.dropout = lm, hidden, dropout
+        self.layers = tuple(layers) if layers is not None else (lm.num_layers // 2, lm.num_layers)
+        if not self.layers:
+            raise ValueError("layers is empty; name at least one layer of the language model, -1 for the last.")
+        self.lr, self.weight_decay, self.epochs = lr, weight_decay, epochs
+
+    def states(self, data: Data) -> Tensor:
+        """``[N, L, D]`` on the device, cached on disk; scaled, as the layers of a language model differ in size."""
+        found = cached_hidden(self.lm, node_texts(data), self.layers).to(self.device)
+        return found / found.square().mean(dim=2, keepdim=True).sqrt().clamp(min=1e-6)
+
+    def fit(self, data: Data, split: Split) -> ENGINE:
+        """Train on ``split.train``, keep the best state on ``split.val``."""
+        split.check(int(data.num_nodes or 0))
+        states, adj, y = self.states(data), adjacency(data, self.device), data.y.to(self.device)
+        with isolated_rng(self.seed, self.device):
+            self.ladder = Ladder(states.size(2), self.hidden, len(self.layers), num_classes(data), self.dropout)
+            self.ladder.to(self.device)
+            train_nodes(
+                self.ladder,
+                lambda: self.ladder(states, adj),
+                y,
+                split,
+                self.train_only({"ladder": self.ladder}),
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                epochs=self.epochs,
+            )
+        return self
+
+    @torch.no_grad()
+    def predict(self, data: Data) -> Tensor:
+        """Class probabilities ``[N, C]``."""
+        return self.ladder(self.states(data), adjacency(data, self.device)).softmax(1).cpu()

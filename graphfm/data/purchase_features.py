@@ -12,7 +12,7 @@ from graphfm.data.purchases import DAY, Purchases
 
 __all__ = ["history_features", "history_names", "standardise"]
 
-_ROWS = 4096  # turned round in one go
+_ROWS = 4096  # scaled in one go
 
 
 def history_names(windows: Sequence[int]) -> list[str]:
@@ -82,17 +82,19 @@ def standardise(features: np.ndarray) -> np.ndarray:
     """
     if not len(features):
         return features.astype(np.float32)
-    # Column by column, and then turned round a block of rows at a time: both stay in the cache.
-    columns = np.empty(features.shape[::-1], dtype=np.float32)
-    for column, scaled in zip(features.T, columns, strict=True):
-        centred = column - column.mean()
-        deviation = math.sqrt(float(centred @ centred) / len(centred))
-        flat = deviation <= 1e-12 * max(float(np.abs(column).max()), 1.0)
-        np.divide(centred, np.inf if flat else deviation, out=scaled, casting="same_kind")
+    mean = features.mean(axis=0)
+    scale = np.array([_deviation(column, middle) for column, middle in zip(features.T, mean, strict=True)])
     found = np.empty(features.shape, dtype=np.float32)
-    for low in range(0, len(found), _ROWS):
-        found[low : low + _ROWS] = columns[:, low : low + _ROWS].T
+    for low in range(0, len(found), _ROWS):  # a block that stays in the cache: columns become rows on the way
+        found[low : low + _ROWS] = (features[low : low + _ROWS] - mean) / scale
     return found
+
+
+def _deviation(column: np.ndarray, mean: float) -> float:
+    """Standard deviation; infinite where all are alike, so that whatever is divided by it becomes 0."""
+    centred = column - mean
+    deviation = math.sqrt(float(centred @ centred) / len(centred))
+    return deviation if deviation > 1e-12 * max(float(np.abs(column).max()), 1.0) else math.inf
 
 
 def _signed_log(values: np.ndarray) -> None:

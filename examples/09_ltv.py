@@ -73,8 +73,9 @@ def main() -> None:
     audit_leaks(log, log.time[len(log) // 5])
     print("shuffling the future changes no bit of the graph of the past")
     horizons = tuple(float(days) for days in options.horizons.split(","))
-    days, test = (5, 1) if large else (14, 2)
-    setup = Setup(horizons, unit="pair", who="new", days=days, test=test, spacing=max(horizons[-1], 21.0))
+    days, test, history = (5, 1, 180.0) if large else (14, 2, None)
+    spacing = max(horizons[-1], 21.0)
+    setup = Setup(horizons, unit="pair", who="new", days=days, test=test, spacing=spacing, history=history)
     makers = {text: maker(text) for text in methods()}
     evaluate_ltv(log, makers, setup, dataset=name, out=out)
     (board,) = leaderboards(out)

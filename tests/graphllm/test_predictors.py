@@ -16,11 +16,9 @@ from graphfm.nn import Adjacency
 # What each trains, and settings under which it trains in seconds.
 TRAINED = {
     "LLaGA": {"projector.weight", "projector.bias"},
-    "LLaGANeighbours": {"projector.weight", "projector.bias"},
 }
 QUICK = {
     "LLaGA": {"lr": 1e-2, "epochs": 10},
-    "LLaGANeighbours": {"lr": 1e-2, "epochs": 8, "fanout": 4},
 }
 
 

@@ -1,5 +1,5 @@
 """Methods in which a causal language model gives the answer, read as the likelihood of each class name."""
 
-from graphfm.graphllm.predictors.llaga import LLaGA, LLaGANeighbours
+from graphfm.graphllm.predictors.llaga import LLaGA
 
-__all__ = ["LLaGA", "LLaGANeighbours"]
+__all__ = ["LLaGA"]

@@ -22,8 +22,8 @@ SMALL = {name: {"epochs": 50} for name, kind in HERE.items() if hasattr(kind, "b
     "CorrectAndSmooth": {"epochs": 50, "smooth_alpha": 0.5, "correct_alpha": 0.5},
     "ENGINE": {"epochs": 50},
     "ZeroG": {"steps": 20, "rounds": 3},
-    "OFA": {"steps": 150, "hidden": 32, "layers": 3, "hops": 1, "at_most": 10, "lr": 5e-3},
-    "OFAZeroShot": {"steps": 150, "hidden": 32, "layers": 3, "hops": 1, "at_most": 10, "lr": 5e-3},
+    "OFA": {"steps": 150, "hidden": 32, "hops": 1, "at_most": 12, "lr": 5e-3},
+    "OFAZeroShot": {"steps": 150, "hidden": 32, "hops": 1, "at_most": 12, "lr": 5e-3},
 }
 SHOTS = {"OFA": 150, "LinearGNNs": 24, "CorrectAndSmooth": 8}
 # Labels that are spread solve the usual graph without the texts: here they are fewer and farther between.

@@ -100,9 +100,7 @@ def adapt(
         raise ValueError(f"protocol must be one of {PROTOCOLS}, got {protocol!r}.")
     check_graph(data, "data", features=False)
     y = check_labels(data.y)
-    split.check(int(data.num_nodes))
-    if bool((y[split.train] < 0).any()):
-        raise ValueError("split.train holds nodes whose label is unknown (negative).")
+    split.check(int(data.num_nodes), y)
     if protocol == "paper":
         if recipe.adapter is not None or recipe.prompt is not None:
             raise ValueError("protocol='paper' has no adapters or prompts; use protocol='honest'.")

@@ -63,9 +63,7 @@ def reprogram(
     """
     check_graph(data, "data", features=False)
     y = check_labels(data.y)
-    split.check(int(data.num_nodes))
-    if bool((y[split.train] < 0).any()):
-        raise ValueError("split.train holds nodes whose label is unknown (negative).")
+    split.check(int(data.num_nodes), y)
     where, classes, started = as_device(device), int(y.max()) + 1, time.perf_counter()
     head = _mapped(source, classes)
     with isolated_rng(seed, where):

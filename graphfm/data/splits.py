@@ -45,17 +45,30 @@ class Split:
         if whole.unique().numel() != whole.numel():
             raise ValueError("split.train, split.val and split.test must be disjoint and hold each node once.")
 
-    def check(self, num_nodes: int) -> Split:
+    def check(self, num_nodes: int, y: Tensor | None = None) -> Split:
         """Check that the indices fit a graph of ``num_nodes`` and return the split.
 
+        Args:
+            num_nodes: N; of graphs, where the split is of graphs.
+            y: ``[N]`` labels, negative where unknown; those of ``train`` and ``val`` are to be read.
+
         Raises:
-            ValueError: an index out of range, or an empty training part.
+            ValueError: an index out of range, an empty training part, or an unknown label that is to be read.
         """
         whole = torch.cat([self.train, self.val, self.test])
         if self.train.numel() == 0:
             raise ValueError("split.train is empty; there is nothing to learn from.")
         if int(whole.min()) < 0 or int(whole.max()) >= num_nodes:
             raise ValueError(f"split holds indices {int(whole.min())}..{int(whole.max())} for {num_nodes} nodes.")
+        if y is None:
+            return self
+        for name, part in (("train", self.train), ("val", self.val)):
+            unknown = part[(y[part] < 0).to(part.device)]
+            if unknown.numel():
+                raise ValueError(
+                    f"split.{name} holds {unknown.numel()} whose label is unknown (negative), the first is "
+                    f"{int(unknown[0])}; leave them out of it."
+                )
         return self
 
 

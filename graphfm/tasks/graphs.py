@@ -158,9 +158,7 @@ def adapt_graphs(
     recipe = combined(method, adapter, prompt, GRAPH_METHODS)
     y = check_graphs(data)
     check_graph(data, "data", features=False)
-    split.check(y.numel())
-    if bool((y[split.train] < 0).any()):
-        raise ValueError("split.train holds graphs whose label is unknown (negative).")
+    split.check(y.numel(), y)
     where, started, classes = as_device(device), time.perf_counter(), int(y.max()) + 1
     with isolated_rng(seed, where):
         projection = _projection(pretrained, data, None if transductive else split.train)

@@ -168,6 +168,16 @@ def test_a_split_is_checked_against_its_graph():
         split.train = index(1)
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_labels_that_are_to_be_read_must_be_known(part):
+    split = Split(index(0, 1), index(2, 3), index(4, 5))
+    y = torch.tensor([0, 1, 0, 1, -1, -1])
+    assert split.check(6, y) is split
+    y[getattr(split, part)[1]] = -1
+    with pytest.raises(ValueError, match=rf"split\.{part} holds 1 whose label is unknown .* the first is [13];"):
+        split.check(6, y)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

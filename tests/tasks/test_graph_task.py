@@ -180,6 +180,9 @@ def test_bad_input_is_named(model, shapes: Batch, communities: Data) -> None:
     unknown.y[split.train[0]] = -1
     with pytest.raises(ValueError, match="label is unknown"):
         adapt_graphs(model, unknown, split, seed=0)
+    moved = graphfm.Split(split.test[:2], split.train, split.test[2:])
+    with pytest.raises(ValueError, match=r"split\.val holds 1 whose label is unknown"):
+        adapt_graphs(model, unknown, moved, seed=0)
     unknown.y = torch.zeros(24).long()
     with pytest.raises(ValueError, match="at least two"):
         evaluate_graphs(model, unknown)

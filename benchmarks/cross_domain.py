@@ -1,7 +1,8 @@
 """Which objective carries over, and what joins the domains best: coordinators, tokens or nothing.
 
 python benchmarks/cross_domain.py run [--only DGI,BGRL] [--joined isolated,coordinators] [--norm none,BatchNorm]
-python benchmarks/cross_domain.py table     table and summary.json
+python benchmarks/cross_domain.py table     table, summary.json, and the short table in README.md
+python benchmarks/cross_domain.py collapse  what link prediction makes of the embedding, with and without normalisation
 
 Sources citeseer, pubmed, computers, squirrel, texas, cs; targets cora, photo, wisconsin, chameleon, which are none of
 them, at 1, 3 and 5 labels a class, ten splits. FAGCN-128, ten epochs of random walks in batches of 100, the same for
@@ -108,7 +109,7 @@ def table() -> None:
     """Print and write means over the targets, and the paired difference to the untrained network."""
     from scipy.stats import ttest_1samp
 
-    cells = [json.loads(path.read_text()) for path in sorted(HERE.glob("*.json")) if path.stem != "summary"]
+    cells = [json.loads(path.read_text()) for path in sorted(HERE.glob("*-*.json"))]
     controls = {cell["norm"]: cell["accuracy"] for cell in cells if cell["objective"] == UNTRAINED}
     report = []
     head = "| norm | objective | joined | 1 label a class | 3 | 5 | above / below untrained, of 12 | CPU-s |"
@@ -128,18 +129,72 @@ def table() -> None:
         named = " | ".join((row["norm"], row["objective"], row["joined"]))
         print(f"| {named} | {shown} | {above} / {below} | {cell['seconds']:.0f} |")
     keep(HERE / "summary.json", {"targets": TARGETS, "shots": SHOTS, "rows": report})
+    write_short(report)
+
+
+def write_short(report: list[dict[str, Any]]) -> None:
+    """Put means and counts, one column for each way of joining, between the marks in README.md."""
+    told = {
+        (row["norm"], row["objective"], row["joined"]): " / ".join(f"{m:.1f}" for m in row["means"])
+        + f" ({row['above']}, {row['below']})"
+        for row in report
+    }
+    lines = ["| norm | objective | " + " | ".join(JOINED) + " |", "|---" * (2 + len(JOINED)) + "|"]
+    for norm in NORMS:
+        for objective in OBJECTIVES:
+            row = [told.get((norm, objective, how), "") for how in JOINED]
+            lines += ["| " + " | ".join((norm, objective, *row)) + " |"] if any(row) else []
+    readme = Path(__file__).parent / "README.md"
+    before, _, rest = readme.read_text().partition("<!-- cross:begin -->\n")
+    _, end, after = rest.partition("<!-- cross:end -->")
+    readme.write_text(f"{before}<!-- cross:begin -->\n" + "\n".join(lines) + f"\n{end}{after}")
+
+
+def collapse() -> None:
+    """Of embeddings of Cora: what varies as a share of the norm, and the effective rank (2007 Roy and Vetterli)."""
+    import torch
+
+    import graphfm
+    from graphfm.evaluate import untrained
+
+    torch.set_num_threads(1)
+    sources, target, report = [graphfm.load(name) for name in SOURCES], graphfm.load("cora"), []
+    for norm in NORMS:
+        for epochs in (1, 3):
+            model = graphfm.pretrain(
+                sources,
+                backbone=graphfm.backbones.FAGCN(100, 128, norm=None if norm == "none" else norm),
+                objective=graphfm.objectives.LinkPrediction(),
+                sampler=graphfm.samplers.RandomWalks(batch_size=100),
+                epochs=epochs,
+                seed=SEED,
+            )
+            for name, one in (("untrained", untrained(model, 0)), (f"{epochs} epochs", model)):
+                with torch.no_grad():
+                    h = one.backbone.eval()(model.unifier.transform(target), target.edge_index).double()
+                centred = h - h.mean(0)
+                share = torch.linalg.svdvals(centred)
+                share = share / share.sum()
+                row = {"norm": norm, "network": name, "varies": float(centred.norm() / h.norm())}
+                row |= {"effective_rank": float(torch.exp(torch.special.entr(share).sum()))}
+                if row not in report:
+                    report.append(row)
+                    print(f"{norm:10} {name:10} varies {row['varies']:.3f}, effective rank {row['effective_rank']:.1f}")
+    keep(HERE / "collapse.json", {"rows": report})
 
 
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("what", choices=("run", "table", "collapse"))
     parser.add_argument("--only", default=",".join(OBJECTIVES))
     parser.add_argument("--joined", default=",".join(JOINED))
     parser.add_argument("--norm", default=",".join(NORMS))
     options = parser.parse_args()
     if options.what == "table":
         table()
+    elif options.what == "collapse":
+        collapse()
     else:
         for norm in options.norm.split(","):
             run(options.only.split(","), options.joined.split(","), norm)

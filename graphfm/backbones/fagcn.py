@@ -101,7 +101,8 @@ class FAGCN(Stack):
         eps: share of the first embedding added in every layer.
         dropout: rate on the input, the first embedding and the attention.
         residual: see :class:`~graphfm.backbones.stack.Stack`.
-        norm: see there; after every layer.
+        norm: see there; after every layer. Objectives that score nodes or pairs one by one (DGI, BGRL, LinkPrediction,
+            MaskedGraph) collapse without: when drawn, nodes differ by a few percent of the norm of their embedding.
         jk: see there; joins the outputs of the layers for the last linear map.
 
     Raises:

@@ -134,9 +134,9 @@ def data_show(name: Annotated[str, typer.Argument(help="A dataset's name or a fi
 def pretrain(
     sources: Annotated[list[str], typer.Option(help="Datasets or files to learn from: a,b,c.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
-    backbone: Annotated[str, typer.Option(help="FAGCN, GCN, GAT, ... or module:Name.")] = "FAGCN",
+    backbone: Annotated[str, typer.Option(help="GCN, FAGCN(norm='BatchNorm'), ... or module:Name.")] = "FAGCN",
     hidden: Annotated[int, typer.Option(min=1, help="Width of the backbone.")] = 128,
-    objective: Annotated[str, typer.Option(help="GraphCL, SimGRACE, ... or module:Name.")] = "GraphCL",
+    objective: Annotated[str, typer.Option(help="GraphCL, DGI, GraphMAE(mask=0.75), ... or module:Name.")] = "GraphCL",
     coordinators: Annotated[int, typer.Option(min=0, help="Joining nodes a dataset; 0 leaves graphs apart.")] = 1,
     sampler: Annotated[str, typer.Option(help="RandomWalks, WholeGraph, Neighbours; or module:Name.")] = "RandomWalks",
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the samples.")] = None,
@@ -149,7 +149,7 @@ def pretrain(
     """Pretrain one network on several graphs and save it."""
     from graphfm import Coordinators
     from graphfm.data import load
-    from graphfm.names import find
+    from graphfm.names import make
     from graphfm.pretrain import pretrain as run
 
     if batch_size is not None and sampler.lower() == "wholegraph":
@@ -157,10 +157,10 @@ def pretrain(
     chosen: dict[str, Any] = {"epochs": epochs, "lr": learning_rate}
     model = run(
         [load(name) for name in _listed(sources, "--sources")],
-        backbone=find("backbones", backbone)(UNIFIED, hidden),
-        objective=find("objectives", objective)(),
+        backbone=make("backbones", backbone, UNIFIED, hidden),
+        objective=make("objectives", objective),
         coordinators=Coordinators(coordinators) if coordinators else None,
-        sampler=find("samplers", sampler)(**({} if batch_size is None else {"batch_size": batch_size})),
+        sampler=make("samplers", sampler, **({} if batch_size is None else {"batch_size": batch_size})),
         seed=seed,
         device=device,
         checkpoint=out,

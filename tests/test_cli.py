@@ -53,12 +53,12 @@ def verbs(monkeypatch):
             append(options["out"], cells)
         return cells
 
-    def find(package, name):
-        return lambda *arguments, **options: (package, name, *arguments, *([options] if options else []))
+    def make(package, name, *arguments, **options):
+        return (package, name, *arguments, *([options] if options else []))
 
     monkeypatch.setitem(sys.modules, "graphfm.pretrain", types.SimpleNamespace(pretrain=pretrain))
     monkeypatch.setitem(sys.modules, "graphfm.evaluate", types.SimpleNamespace(evaluate=evaluate))
-    monkeypatch.setitem(sys.modules, "graphfm.names", types.SimpleNamespace(find=find))
+    monkeypatch.setitem(sys.modules, "graphfm.names", types.SimpleNamespace(make=make))
     monkeypatch.setattr(graphfm.data, "load", lambda name: types.SimpleNamespace(name=name))
     monkeypatch.setitem(vars(graphfm), "Pretrained", Model)
     monkeypatch.setitem(vars(graphfm), "Coordinators", lambda count: ("coordinators", count))
@@ -160,6 +160,7 @@ def test_transfer_evaluates_every_target_and_prints_the_table(run, verbs, tmp_pa
         "shots": [1, 3, 5],
         "seeds": range(3),
         "baselines": False,
+        "ego": None,
         "protocol": "honest",
         "device": "cpu",
         "out": out,

@@ -91,3 +91,27 @@ def test_a_missing_gpu_is_said(monkeypatch):
     assert as_device("cuda:0") == torch.device("cuda", 0)
     with pytest.raises(ValueError, match=r"'cuda:3', but torch .* sees 1 CUDA device"):
         as_device("cuda:3")
+
+
+def test_an_object_by_its_name_and_literals():
+    made = names.make("backbones", "GCN(num_layers=3, norm='BatchNorm')", 5, 7)
+    assert (made.in_channels, made.hidden_channels, made.num_layers, made.norm) == (5, 7, 3, "BatchNorm")
+    assert names.make("samplers", "RandomWalks(batch_size=4)", batch_size=9).batch_size == 4
+    assert names.make("samplers", "randomwalks", batch_size=9).batch_size == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("GCN(colour='red')", r"GCN\(colour='red'\): .*colour.*write it like GCN or GCN\(key=value\)"),
+        ("GCN(num_layers=__import__('os'))", "malformed node"),
+        ("GCN(3)", "give arguments by name"),
+        ("GCN(num_layers=3", "never closed"),
+        ("GCN(num_layers=3)(4)", "more than one pair"),
+        ("GCN(**{})", "is no literal"),
+        ("GCN(num_layers=0)", "num_layers"),
+    ],
+)
+def test_what_cannot_be_made_says_so(text, match):
+    with pytest.raises(ValueError, match=match):
+        names.make("backbones", text, 5, 7)

@@ -5,7 +5,6 @@ Arguments are literals. They are read with :mod:`ast` and never evaluated, so a 
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from torch import nn
 
 from graphfm.adapters.handle import Handle
 from graphfm.adapters.method import Method
-from graphfm.names import find
+from graphfm.names import find, literals
 
 if TYPE_CHECKING:
     from graphfm.prompts import Prompt
@@ -112,7 +111,12 @@ def _taken_apart(part: str, text: str, known: Sequence[str]) -> tuple[str, str, 
 
 
 def _made(kind: str, name: str, arguments: str, part: str) -> Any:
-    given, named = _literals(arguments, part)
+    try:
+        given, named = literals(arguments)
+    except ValueError as error:
+        raise ValueError(
+            f"method {part.strip()!r}: its arguments must be literals such as (rank=8, alpha=16.0); {error}."
+        ) from error
     cls = find(_PACKAGES[kind], name)
     wanted: type = Method if kind == "adapter" else nn.Module
     if not isinstance(cls, type) or not issubclass(cls, wanted):
@@ -121,22 +125,6 @@ def _made(kind: str, name: str, arguments: str, part: str) -> Any:
         return cls(*given, **named)
     except TypeError as error:
         raise ValueError(f"method {part.strip()!r}: {error}.") from error
-
-
-def _literals(arguments: str, part: str) -> tuple[list[Any], dict[str, Any]]:
-    try:
-        call = ast.parse(f"f{arguments}", mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-            raise ValueError("more than one pair of parentheses")
-        if any(keyword.arg is None for keyword in call.keywords):
-            raise ValueError("** is no literal")
-        given = [ast.literal_eval(value) for value in call.args]
-        return given, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
-        reason = str(error).split(" at 0x")[0]
-        raise ValueError(
-            f"method {part.strip()!r}: its arguments must be literals such as (rank=8, alpha=16.0); {reason}."
-        ) from error
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:

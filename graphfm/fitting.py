@@ -130,14 +130,19 @@ class Lesson:
         if self.is_own:
             self.head.fit(self.rows(), self.y)
 
-    def validation(self, rows: Callable[[], Tensor], y: Tensor) -> Callable[[], float]:
-        """The cross-entropy of other rows, of classes that were seen; the head is left as it was."""
+    def validation(self, rows: Callable[[], Tensor], y: Tensor) -> Callable[[], float] | None:
+        """The cross-entropy of other rows, of classes that were seen; the head is left as it was.
+
+        ``None`` where there are no such rows: they can choose no step.
+        """
+        seen = torch.isin(y, self.y)
+        if not bool(seen.any()):
+            return None
 
         def validate() -> float:
             before = [buffer.clone() for buffer in self.head.buffers()]
             self.refit()
-            seen = self.head.seen[y]
-            found = float(F.cross_entropy(self.head(rows()[seen]), y[seen])) if bool(seen.any()) else 0.0
+            found = float(F.cross_entropy(self.head(rows()[seen]), y[seen]))
             for buffer, value in zip(self.head.buffers(), before, strict=True):
                 buffer.copy_(value)
             return found

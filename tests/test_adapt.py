@@ -188,6 +188,19 @@ def test_class_without_a_label_gets_no_probability(model: graphfm.Pretrained, da
         torch.testing.assert_close(chances.sum(1), torch.ones(lonely.num_nodes))
 
 
+@pytest.mark.parametrize("method", ["finetune", "prompt:GPF", "prompt:GraphPrompt"])
+def test_validation_of_unseen_classes_alone_chooses_nothing(model: graphfm.Pretrained, data: Data, method: str) -> None:
+    """Such nodes cannot tell one step from another, so training is as long as it is without them."""
+    whole = graphfm.few_shot(data.y, shots=2, seed=0, val_shots=2)
+    train, val = whole.train[data.y[whole.train] < 2], whole.val[data.y[whole.val] == 2]
+    options = {"method": method, "seed": 0, "epochs": 5, "lr": 0.05}
+    found, fixed = (
+        graphfm.adapt(model, data, graphfm.Split(train, part, whole.test), **options).predict(data)
+        for part in (val, whole.val[:0])
+    )
+    torch.testing.assert_close(found, fixed)
+
+
 def test_featureless_graph(model: graphfm.Pretrained) -> None:
     ring = torch.arange(60)
     edges = torch.stack([ring, (ring + 1) % 60])

@@ -129,8 +129,8 @@ class EgoReadout(nn.Module):
         data = induced_subgraphs(host, members).take(torch.arange(centres.numel()))
         data.root = torch.nonzero(data.node == centres[data.batch]).flatten()
         weight = None if host.weight is None else host.weight[data.edge]
-        data = data.to(str(inputs.x.device))
         inside = Adjacency.from_edges(data.edge_index, data.num_nodes, weight, is_sorted=True, batch=data.batch)
+        data = data.to(str(inputs.x.device))
         return Inputs(inputs.x[data.node], inside.to(inputs.x.device), prompts=inputs.prompts), data
 
     def _luck(self, centre: Tensor, node: Tensor) -> Tensor:

@@ -111,6 +111,15 @@ def test_a_cut_ego_graph_holds_its_centre_and_a_fair_choice():
     assert (counts[1:] > 0).sum() > 170
 
 
+def test_weights_of_edges_go_where_the_features_are():
+    """The device "meta" stands in for one beside the CPU."""
+    _, _, _, inputs = drawn()
+    elsewhere = Inputs(inputs.x.to("meta"), inputs.adj)
+    part, _ = EgoReadout(5, 1)._cut(elsewhere, inputs.adj, torch.tensor([0, 3]))
+    assert part.adj.weight.numel() == part.adj.num_edges > 0
+    assert {t.device.type for t in (part.x, part.adj.weight, part.adj.col, part.adj.rowptr)} == {"meta"}
+
+
 def test_a_graph_without_edges():
     inputs = Inputs(torch.randn(4, 6), Adjacency.from_edges(torch.empty(2, 0, dtype=torch.long), 4))
     network, readout = graphfm.backbones.GCN(6, 5).eval(), EgoReadout(5, 2, plain=True)

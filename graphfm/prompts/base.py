@@ -111,7 +111,7 @@ class Prompt(nn.Module):
             weight: ``[E, H]`` of each edge and head, in the order of ``adj``.
         """
         x_j, x_i = x.index_select(0, adj.col), x.index_select(0, adj.row)
-        change = (self.message(layer, x_j, x_i) - x_j).view(adj.num_edges, weight.size(1), -1)
+        change = (self.message(layer, x_j, x_i) - x_j).unflatten(1, (weight.size(1), -1))
         return segment_sum(change * weight.unsqueeze(2), adj).flatten(1)
 
     def encode(self, network: Network, data: Data) -> Tensor:

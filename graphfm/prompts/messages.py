@@ -53,7 +53,7 @@ class MessageAdjacency(Adjacency):
     def matmul(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """``A @ x`` and what the listener adds."""
         used = self.values(x.dtype) if weight is None else weight
-        return self.base.matmul(x, weight) + self.listen(x, self.base, used.view(self.num_edges, -1))
+        return self.base.matmul(x, weight) + self.listen(x, self.base, used.unsqueeze(1) if used.dim() == 1 else used)
 
     def heard(self, out: Tensor, x: Tensor, weight: Callable[[], Tensor]) -> Tensor:
         """``out`` ``[N, ...]``, the sum of ``x`` under ``weight()`` ``[E, H]``, and what the listener adds."""

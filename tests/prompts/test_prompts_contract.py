@@ -255,9 +255,12 @@ def test_inputs_are_not_edited(case):
     torch.testing.assert_close(found.backbone(x, adj), plain)
 
 
+@pytest.mark.parametrize("backbone", [*BACKBONES, *PYG])
 @each_case
-def test_isolated_nodes_and_single_nodes(case):
-    found = network(case)
+def test_isolated_nodes_and_single_nodes(case, backbone):
+    if not takes(case, backbone):
+        pytest.skip("there are no messages to act on")
+    found = network(case, {**BACKBONES, **PYG}[backbone])
     for nodes in (1, 3):
         out = found(torch.randn(nodes, F_IN, dtype=torch.float64), torch.empty(2, 0, dtype=torch.long))
         assert out.shape == (nodes, HIDDEN)

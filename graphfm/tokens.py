@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torch_geometric.data import Data
 
+from graphfm.beside import base_of
 from graphfm.checkpoint import CheckpointError, load_state
-from graphfm.foreign import bare_backbone
 from graphfm.nn import Adjacency
 
 __all__ = ["DomainTokens", "StructureTokens", "TokenPrompts", "Tokens", "build_tokens", "describe_tokens", "layers_of"]
@@ -211,10 +211,11 @@ def layers_of(backbone: nn.Module) -> list[nn.Module]:
     Raises:
         ValueError: none that can be told: the backbone has no ``convs``.
     """
-    found = getattr(bare_backbone(backbone), "convs", None)
+    base = base_of(backbone)
+    found = getattr(base, "convs", None)
     if not isinstance(found, nn.ModuleList) or not len(found):
         raise ValueError(
-            f"StructureTokens act on the layers in backbone.convs; {type(bare_backbone(backbone)).__name__} has none. "
+            f"StructureTokens act on the layers in backbone.convs; {type(base).__name__} has none. "
             "Use DomainTokens, or a backbone such as GCN, GAT or FAGCN."
         )
     return list(found)

@@ -39,6 +39,22 @@ def sources():
     return [graph(60, 0), graph(40, 1), graph(30, 2, 4)]
 
 
+@pytest.fixture(scope="module")
+def structured(sources):
+    return train(sources, coordinators=StructureTokens())
+
+
+@pytest.mark.parametrize("method", ["prompt:GPF", "prompt:AllInOne(2)+adapter:LoRA(2)", "prompt:MultiGPrompt"])
+def test_structure_tokens_are_carried_under_a_prompt(structured, method, tmp_path):
+    target = graph(50, 7)
+    split = graphfm.few_shot(target.y, shots=2, seed=0)
+    options = {"method": method, "seed": 0, "epochs": 2, "lr": 0.05}
+    carried, left = (graphfm.adapt(structured, target, split, carry=c, **options) for c in (True, False))
+    found = carried.predict(target)
+    assert not torch.allclose(found, left.predict(target))
+    assert torch.equal(graphfm.Fitted.load(carried.save(tmp_path)).predict(target), found)
+
+
 def train(graphs, **options):
     given = {"backbone": GCN(WIDTH, 8), "objective": DGI(), "epochs": 3, "seed": 1, "lr": 1e-2}
     return graphfm.pretrain(graphs, **(given | {"sampler": RandomWalks(0.5, 8)} | options))

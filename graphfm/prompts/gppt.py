@@ -15,12 +15,15 @@ from graphfm.prompts.similarity import class_means
 
 __all__ = ["GPPT", "TokenHead"]
 
+# By differences: far from the origin a product of matrices rounds away what tells near centres apart.
+_EXACT = "donot_use_mm_for_euclid_dist"
+
 
 class GPPT(Prompt):
     """Class tokens for every cluster of structure tokens (Sun et al., KDD 2022).
 
     A node's structure token is the mean of itself and its neighbours. Clusters of these come from k-means over the
-    labelled rows; within a cluster the score of class c is ``e_c . z_i``, as in link prediction, and a penalty
+    labelled rows, as in the authors' code (the paper partitions the graph by METIS); within a cluster the score of class c is ``e_c . z_i``, as in link prediction, and a penalty
     ``||E E^T - I||^2`` keeps the tokens of the classes apart. All that is learned are the tokens, in :meth:`head`;
     with another head this is a probe of neighbourhood means. It is meant for networks pretrained by link prediction,
     and in a batch of graphs for their nodes.
@@ -81,7 +84,7 @@ class TokenHead(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Scores ``[N, C]`` for ``[N, D]``; minus infinity for classes never seen."""
-        nearest = F.one_hot(torch.cdist(z, self.centres).argmin(1), self.clusters).to(z.dtype)
+        nearest = F.one_hot(torch.cdist(z, self.centres, compute_mode=_EXACT).argmin(1), self.clusters).to(z.dtype)
         scores = torch.einsum("nd,kcd,nk->nc", z, self.tokens, nearest)
         return scores.masked_fill(~self.seen, -torch.inf)
 

@@ -45,7 +45,8 @@ class LabelMapping(nn.Module):
         """Cross-entropy of labelled rows ``[T, D]`` under the map that suits them now; a scalar."""
         scores = self.source(z)
         self.mapping.copy_(matched(scores, y, self.num_classes))
-        return F.cross_entropy(scores.index_select(1, self.mapping), y)
+        shown = torch.bincount(y, minlength=self.num_classes) > 0
+        return F.cross_entropy(scores.index_select(1, self.mapping).masked_fill(~shown, -torch.inf), y)
 
     def fit(self, z: Tensor, y: Tensor) -> LabelMapping:
         """Map the classes anew."""

@@ -374,6 +374,16 @@ def test_token_head():
     assert not torch.allclose(head.tokens[0, 0], z[y == 0].mean(0))  # begun once
 
 
+def test_the_nearest_cluster_is_found_far_from_the_origin():
+    """Sums over large graphs are long; distances by a product of matrices lose what tells them apart."""
+    g = torch.Generator().manual_seed(0)
+    z = 1000 + 0.1 * torch.randn(40, 33, generator=g)
+    head = TokenHead(33, 2, 4, 0.0).fit(z[:8], torch.arange(8) % 2)
+    nearest = (z.double().unsqueeze(1) - head.centres.double()).norm(dim=2).argmin(1)
+    expected = torch.stack([head.tokens[k] @ row for k, row in zip(nearest, z, strict=True)])
+    torch.testing.assert_close(head(z), expected, rtol=1e-5, atol=0.0)
+
+
 def test_k_means_of_few_rows():
     z = torch.tensor([[0.0, 1.0], [0.0, 1.0], [2.0, 0.0]])
     assert k_means(z, 4).unique(dim=0).tolist() == [[0.0, 1.0], [2.0, 0.0]]
@@ -407,3 +417,13 @@ def test_label_mapping_puts_a_frozen_classifier_to_use():
     assert float((head(z).argmax(1) == y).double().mean()) > 0.8
     assert [p for p in head.parameters() if p.requires_grad] == []
     assert float(head.loss(z, y)) == pytest.approx(float(F.cross_entropy(source(z)[:, order], y)))
+
+
+def test_label_mapping_learns_among_the_classes_that_were_labelled():
+    """A class without a labelled row gets no probability, so no share of the loss either."""
+    z, y = labelled(rows=12)
+    source = torch.nn.Linear(HIDDEN, 6).double()
+    head = LabelMapping(source, 4).fit(z, y)
+    expected = F.cross_entropy(head(z), y)
+    torch.testing.assert_close(head.loss(z, y), expected)
+    torch.testing.assert_close(expected, F.cross_entropy(source(z)[:, head.mapping[:3]], y))

@@ -23,10 +23,10 @@ class GPPT(Prompt):
     """Class tokens for every cluster of structure tokens (Sun et al., KDD 2022).
 
     A node's structure token is the mean of itself and its neighbours. Clusters of these come from k-means over the
-    labelled rows, as in the authors' code (the paper partitions the graph by METIS); within a cluster the score of class c is ``e_c . z_i``, as in link prediction, and a penalty
-    ``||E E^T - I||^2`` keeps the tokens of the classes apart. All that is learned are the tokens, in :meth:`head`;
-    with another head this is a probe of neighbourhood means. It is meant for networks pretrained by link prediction,
-    and in a batch of graphs for their nodes.
+    labelled rows, as in the authors' code (the paper partitions the graph by METIS); within a cluster the score of
+    class c is ``e_c . z_i``, as in link prediction, and a penalty ``||E E^T - I||^2`` keeps the tokens of the classes
+    apart. All that is learned are the tokens, in :meth:`head`; with another head this is a probe of neighbourhood
+    means. It is meant for networks pretrained by link prediction, and in a batch of graphs for their nodes.
 
     Args:
         clusters: number of clusters.

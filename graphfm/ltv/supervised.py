@@ -24,6 +24,7 @@ __all__ = ["Labelled", "Network", "Settings", "importance", "losses_of", "train"
 _log = logging.getLogger(__name__)
 _LONGEST = 10.0  # gradient; a batch with one huge payer shall not undo an epoch
 _ROWS = 65536  # members that are judged at a time
+_SOME = 10  # steps to one of which the facts are told: they cost a combiner that has the gradients a tenth of a step
 FACTS = ("conflict_share", "min_cosine", "norm", "harmed", "stationarity")
 
 
@@ -81,7 +82,7 @@ def train(
     Returns:
         the history, one entry an epoch: ``train`` and ``val`` (losses ``[K]``), ``score`` (what is stopped by),
         ``weights`` ``[K]`` (mean over the steps), ``seconds``, and the facts of :class:`graphfm.pareto.Combined`: means
-        over the steps where the combiner reads gradients, else of the first step; and once ``best``, an epoch.
+        over every tenth step where the combiner reads gradients, else of the first step; and once ``best``, an epoch.
 
     Raises:
         FloatingPointError: a loss that is not finite.
@@ -138,12 +139,13 @@ class _Loop:
         total = torch.zeros(self.data.value.size(1), dtype=torch.float64)
         combined = []
         for step, chosen in enumerate(batches):
-            losses, facts = self._step(chosen, first=step == 0)
+            each = _SOME if isinstance(self.combiner, GradientCombiner) else len(batches)
+            losses, facts = self._step(chosen, measure=step % each == 0)
             total += losses * len(chosen)
             combined.append(facts)
         return {"train": (total / len(order)).tolist(), **_means(combined)}
 
-    def _step(self, chosen: Tensor, *, first: bool) -> tuple[Tensor, Combined]:
+    def _step(self, chosen: Tensor, *, measure: bool) -> tuple[Tensor, Combined]:
         x, code = self.data.inputs.rows(chosen, self.device)
         z = self.network.trunk(x, code)
         losses = self.network.head(z).loss(self.data.value[chosen]).mean(dim=0)
@@ -155,7 +157,7 @@ class _Loop:
             losses,
             shared=self.shared,
             features=z if isinstance(self.combiner, MGDAUB) else None,
-            measure=first or isinstance(self.combiner, GradientCombiner),
+            measure=measure,
         )
         nn.utils.clip_grad_norm_(self.network.parameters(), _LONGEST)
         self.optimizer.step()

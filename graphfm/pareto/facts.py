@@ -69,7 +69,7 @@ def combined_facts(
     """
     length = np.sqrt(gramian.diagonal())
     alive = np.flatnonzero(length)
-    cosine = gramian[np.ix_(alive, alive)] / np.outer(length[alive], length[alive])
+    cosine = gramian[alive[:, None], alive] / np.outer(length[alive], length[alive])
     apart = cosine[np.triu_indices(len(alive), 1)]
     pairs = len(length) * (len(length) - 1) // 2
     w = weights.detach().to("cpu", torch.float64).numpy()

@@ -125,7 +125,13 @@ def own_parts(losses: Tensor, features: Sequence[Tensor]) -> tuple[list[list[Ten
     """
     gates = [get_gradient_edge(z) for z in features]
     beyond = {id(leaf) for leaf in walk(gates)[0]}
-    parts = [walk([] if edge is None else [edge], gates) for edge in own_edges(losses)]
+    known: dict[Any, tuple[list[Tensor], set[Any]]] = {None: ([], set())}
+    parts = []
+    for edge in own_edges(losses):
+        node = None if edge is None else edge.node
+        if edge is not None and node not in known:  # losses that are rows of one tensor begin at one node
+            known[node] = walk([edge], gates)
+        parts.append(known[node])
     both = [leaf for leaves, _ in parts for leaf in leaves if id(leaf) in beyond]
     if both:
         raise ValueError(

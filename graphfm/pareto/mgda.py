@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,27 +60,26 @@ class MGDA(GradientCombiner):
         Raises:
             ValueError: no gramian, or one of another shape; bounds that do not fit K.
         """
-        gramian = checked_gramian(losses, gramian)
-        bounds = self._bounds(losses.numel())
-        length = row_lengths(gramian)
-        alive = length > 0
-        if not bool(alive.any()):
-            return torch.full_like(length, 1 / length.numel())
+        inner = checked_gramian(losses, gramian).numpy()  # K numbers: what numpy spends on a call is a tenth of torch's
+        bounds = self._bounds(len(inner))
+        length = np.sqrt(np.maximum(inner.diagonal(), 0.0))
+        alive = (length > _NOTHING * length.max()).nonzero()[0]
+        if not len(alive):
+            return torch.full((len(inner),), 1 / len(inner), dtype=torch.float64)
         unit = length[alive]
-        mean = unit.mean()
-        size = mean / unit if self.normalise else torch.ones_like(unit)
-        part = (gramian[alive][:, alive] * size[:, None] * size[None, :]).numpy()
-        share = min_norm(part) if not bool(bounds.any()) else bounded_min_norm(part, bounds[alive].numpy())
-        weights = torch.zeros_like(length)
-        weights[alive] = torch.from_numpy(share) * size
-        return weights
+        size = unit.mean() / unit if self.normalise else np.ones_like(unit)
+        part = inner[alive[:, None], alive] * size[:, None] * size
+        share = bounded_min_norm(part, np.array(bounds)[alive]) if any(bounds) else min_norm(part)
+        weights = np.zeros(len(inner))
+        weights[alive] = share * size
+        return torch.from_numpy(weights)
 
-    def _bounds(self, num_losses: int) -> Tensor:
+    def _bounds(self, num_losses: int) -> list[float]:
         values = [self.lower] * num_losses if isinstance(self.lower, float) else list(self.lower)
         check_vector("lower", values, num_losses)
         if sum(values) > 1 + 1e-12:
             raise ValueError(f"lower={self.lower} for each of {num_losses} losses sums to more than 1.")
-        return torch.tensor(values, dtype=torch.float64)
+        return values
 
 
 class MGDAUB(MGDA):

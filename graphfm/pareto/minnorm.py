@@ -26,13 +26,15 @@ def min_norm(gramian: Array) -> Array:
     """
     length = np.sqrt(gramian.diagonal())
     weights = np.zeros(len(length))
-    weights[np.argmin(length)] = 1.0
-    value = float(length.min()) ** 2
+    shortest = int(length.argmin())
+    weights[shortest] = 1.0
+    value = float(length[shortest]) ** 2
+    rounding = _ROUNDING * len(length) * length
     while True:
         product = gramian @ weights
         # What is lacking at each point, in units of what rounding can do there.
-        lacking = product - value + _ROUNDING * len(length) * length * (weights @ length)
-        entering = int(np.argmin(lacking))
+        lacking = product - value + rounding * (weights @ length)
+        entering = int(lacking.argmin())
         if lacking[entering] >= 0 or weights[entering] > 0:
             return weights
         moved = _minimise(gramian, weights, entering)
@@ -44,10 +46,11 @@ def min_norm(gramian: Array) -> Array:
 
 def _minimise(gramian: Array, weights: Array, entering: int) -> Array:
     """Go to the shortest vector of the affine hull, dropping points on the way for as long as it lies outside."""
-    support = np.append(np.flatnonzero(weights), entering)
-    inside = np.append(weights[weights > 0], 0.0)
+    carrying = weights.nonzero()[0]
+    support = np.concatenate((carrying, [entering]))
+    inside = np.concatenate((weights[carrying], [0.0]))
     while True:
-        target = _shortest_of_affine_hull(gramian[np.ix_(support, support)])
+        target = _shortest_of_affine_hull(gramian[support[:, None], support])
         if target.min() >= 0:
             break
         falling = np.flatnonzero(target < 0)
@@ -63,7 +66,8 @@ def _minimise(gramian: Array, weights: Array, entering: int) -> Array:
 def _shortest_of_affine_hull(gramian: Array) -> Array:
     """``argmin_v v^T G v`` with sum v = 1: ``G v + m 1 = 0``, in units of the largest entry."""
     size = len(gramian)
-    equations = np.ones((size + 1, size + 1))
+    equations = np.empty((size + 1, size + 1))
+    equations[size], equations[:, size] = 1.0, 1.0
     equations[:size, :size] = gramian / gramian.diagonal().max()
     equations[size, size] = 0.0
     right = np.zeros(size + 1)

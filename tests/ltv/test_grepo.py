@@ -83,6 +83,21 @@ def test_every_form_of_it(options):
     assert (np.abs(np.log(forecast.mean.mean(axis=0) / fair.mean.mean(axis=0))) < 2).all()
 
 
+@pytest.mark.parametrize(("combiner", "told"), [(MGDAUB, 2), (WeightedSum, 1)])
+def test_facts_are_told_of_some_steps_alone(combiner, told):
+    asked = []
+
+    class Spy(combiner):
+        def backward(self, losses, shared=None, features=None, *, measure=True):
+            asked.append(measure)
+            return super().backward(losses, shared, features, measure=measure)
+
+    one = model(combine=Spy(), epochs=1, batch_size=-(-sum(len(task.population) for task in TRAIN) // 14)).fit(TRAIN)
+    assert len(asked) == 14
+    assert asked == [step % 10 == 0 if told == 2 else step == 0 for step in range(14)]
+    assert np.isfinite(one.history["stationarity"][0])
+
+
 def test_an_item_is_told_by_its_name_where_features_cannot():
     log, fresh = LOG, {"who": "new", "days": 14}  # few of the new have been bought again by now
     train, val, test = (

@@ -32,8 +32,8 @@ def run(encoder: str, seeds: int, minutes: float, datasets: list[str]) -> None:
     import torch
 
     import graphfm
+    from graphfm.graphllm.catalogue import methods
     from graphfm.graphllm.commands import make_stock
-    from graphfm.graphllm.library import methods
     from graphfm.graphllm.method import ZeroShot
     from graphfm.graphllm.runner import Setup
     from graphfm.graphllm.runner import run as measure

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from graphfm.graphllm.backends.sentence import SentenceEncoder
     from graphfm.graphllm.backends.tfidf import TfidfEncoder
     from graphfm.graphllm.backends.tiny import tiny_llama
-    from graphfm.graphllm.library import find_method, methods
+    from graphfm.graphllm.catalogue import find_method, methods
     from graphfm.graphllm.method import Method, Supervised, ZeroShot
     from graphfm.graphllm.overlap import check_disjoint, near_duplicates
     from graphfm.graphllm.page import write_glbench_report
@@ -46,9 +46,9 @@ _WHERE = {
     "cached_hidden": "backends.cache",
     "check_disjoint": "overlap",
     "failures": "runner",
-    "find_method": "library",
+    "find_method": "catalogue",
     "glbench_split": "protocol",
-    "methods": "library",
+    "methods": "catalogue",
     "near_duplicates": "overlap",
     "run": "runner",
     "tiny_llama": "backends.tiny",

@@ -23,7 +23,7 @@ _Names = Annotated[list[str], typer.Option(help="Names or files: a,b,c, or the o
 @glbench_app.command("list")
 def list_methods() -> None:
     """List the methods: a line each, with what it needs and whether that is there."""
-    from graphfm.graphllm.library import methods
+    from graphfm.graphllm.catalogue import methods
     from graphfm.graphllm.method import ZeroShot
 
     rows = [("method", "family", "setting", "uses", "needs")]
@@ -105,7 +105,7 @@ def _load(names: list[str], option: str) -> list[Data]:
 
 
 def _chosen(names: list[str], setting: str, stock: Stock) -> list[type[Method]]:
-    from graphfm.graphllm.library import find_method, methods
+    from graphfm.graphllm.catalogue import find_method, methods
     from graphfm.graphllm.method import Supervised, ZeroShot
 
     if names:

@@ -172,7 +172,7 @@ def test_zerog_starts_as_propagation_and_learns_from_sources_alone():
 @pytest.mark.parametrize("name", ["ZeroG", "OFAZeroShot"])
 def test_learning_methods_refuse_what_cannot_work(name):
     from graphfm.graphllm import TfidfEncoder
-    from graphfm.graphllm.library import find_method
+    from graphfm.graphllm.catalogue import find_method
 
     with pytest.raises(ValueError, match="sources is empty"):
         find_method(name)(WordVectors()).fit([])

@@ -5,7 +5,7 @@ import torch
 from planted import TwoLayers, WordVectors, edges_shuffled, planted, texts_shuffled
 
 from graphfm.data.splits import few_shot
-from graphfm.graphllm.library import methods
+from graphfm.graphllm.catalogue import methods
 from graphfm.graphllm.method import ZeroShot
 from graphfm.graphllm.protocol import answer_scores
 from graphfm.graphllm.texts import as_tag, only_labels_of, without_labels

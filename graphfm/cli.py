@@ -143,6 +143,7 @@ def transfer(
     protocol: Annotated[str, typer.Option(help="honest; or paper, which leaks test labels.")] = "honest",
     negatives: Negatives = ["corrupt"],  # noqa: B006
     ego_hops: Annotated[int | None, typer.Option(min=0, help="Nodes through ego graphs of this radius.")] = None,
+    edges: Annotated[int | None, typer.Option(min=1, help="Links: learn from so many edges, else all.")] = None,
     device: Device = None,
 ) -> None:
     """Carry a checkpoint to a graph with few labels, and compare it with what needs no pretraining."""
@@ -152,7 +153,8 @@ def transfer(
 
     methods, counts = _listed(method or [first_method(task)], "--method"), _integers(shots, "--shots")
     options: dict[str, Any] = {"shots": counts, "seeds": range(seeds), "baselines": baselines, "protocol": protocol}
-    options |= {"negatives": _listed(negatives, "--negatives"), "ego_hops": ego_hops, "device": device, "out": out}
+    options |= {"negatives": _listed(negatives, "--negatives"), "ego_hops": ego_hops, "edges": edges}
+    options |= {"device": device, "out": out}
     model = Pretrained.load(checkpoint)
     graphs = [load(name) for name in target]
     _show([one for graph in graphs for one in measure(task, model, graph, methods=methods, **options)], out)

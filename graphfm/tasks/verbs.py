@@ -41,18 +41,22 @@ def measure(
     baselines: bool = True,
     protocol: str = "honest",
     ego_hops: int | None = None,
+    edges: int | None = None,
     device: torch.device | str | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[Result]:
     """Measure methods on ``data`` by the verb of a task; ``shots`` and ``negatives`` count where the task has them.
 
-    With ``ego_hops`` models read nodes from their ego graphs (:class:`graphfm.Egos`).
+    With ``ego_hops`` models read nodes from their ego graphs (:class:`graphfm.Egos`); with ``edges``
+    they learn links from that many.
 
     Raises:
-        ValueError: no such task, a protocol or ego graphs that the task does not have, or what the verb refuses.
+        ValueError: no such task, a protocol, ego graphs or edges that the task does not have, or what the verb refuses.
     """
     first_method(task)
+    if edges is not None and task != "link":
+        raise ValueError(f"edges is of links; task {task!r} has none, leave it out.")
     if task == "node":
         from graphfm.egos import Egos
         from graphfm.evaluate import evaluate
@@ -79,7 +83,7 @@ def measure(
     shared: dict[str, Any] = {"methods": methods, "seeds": seeds, "baselines": baselines, "device": device}
     shared |= {"out": out, "progress": progress}
     if task == "link":
-        return tasks.evaluate_links(pretrained, data, negatives=negatives, **shared)
+        return tasks.evaluate_links(pretrained, data, negatives=negatives, shots=edges, **shared)
     if task == "graph":
         return tasks.evaluate_graphs(pretrained, data, shots=shots, **shared)
     return tasks.evaluate_clustering(pretrained, data, **shared)

@@ -55,6 +55,24 @@ def test_from_a_checkpoint_to_the_report(run, model, communities, tmp_path) -> N
     assert "links, corrupt negatives" in (tmp_path / "r.html").read_text()
 
 
+def test_links_from_few_edges(run, model, communities, tmp_path) -> None:
+    model.save(tmp_path / "ckpt")
+    graphfm.data.save_npz(communities, tmp_path / "graph.npz")
+    out = tmp_path / "results.jsonl"
+    shared = ("--checkpoint", tmp_path / "ckpt", "--target", tmp_path / "graph.npz", "--seeds", 1, "--no-baselines")
+    found = run("transfer", *shared, "--task", "link", "--method", "probe", "--edges", 3, "--out", out)
+    assert found.exit_code == 0, found.output
+    (cell,) = read(out)
+    (same,) = graphfm.tasks.evaluate_links(
+        model, graphfm.load(str(tmp_path / "graph.npz")), methods=["probe"], seeds=(0,), shots=3, baselines=False
+    )
+    assert cell.settings["train_edges"] == 3
+    assert cell.metrics == same.metrics
+    found = run("transfer", *shared, "--edges", 3, "--out", out)
+    assert found.exit_code == 2
+    assert "edges is of links; task 'node' has none" in found.output
+
+
 def test_rules_alone(run, communities, tmp_path) -> None:
     graphfm.data.save_npz(communities, tmp_path / "graph.npz")
     found = run("baselines", "--target", tmp_path / "graph.npz", "--seeds", 1, "--task", "cluster")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from graphfm.bundle import refusing
 from graphfm.ltv.bgnbd import BGNBD
 from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.gammagamma import GammaGamma
+from graphfm.ltv.kept import load_numbers, save_numbers
 from graphfm.ltv.occasions import count_occasions
 from graphfm.ltv.population import choose
 from graphfm.ltv.task import Task
 
 __all__ = ["BTYD"]
+
+_PURCHASES, _AMOUNTS = ("r", "alpha", "a", "b"), ("p", "q", "gamma")
 
 
 class BTYD:
@@ -47,3 +53,25 @@ class BTYD:
         bought = np.stack([self.purchases.expected(days, *history) for days in task.horizons], axis=1)
         pay = np.stack([self.purchases.pays(days, *history) for days in task.horizons], axis=1)
         return Forecast(pay, bought * each)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the seven parameters and both likelihoods."""
+        purchases = {name: getattr(self.purchases, name) for name in (*_PURCHASES, "log_likelihood")}
+        amounts = {name: getattr(self.amounts, name) for name in (*_AMOUNTS, "log_likelihood")}
+        return save_numbers(folder, self, {"purchases": purchases, "amounts": amounts})
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> BTYD:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: a folder that holds something else.
+        """
+        numbers = load_numbers(folder, cls)
+        with refusing(folder, cls.__name__):
+            made = cls()
+            made.purchases = BGNBD(*(float(numbers["purchases"][name]) for name in _PURCHASES))
+            made.amounts = GammaGamma(*(float(numbers["amounts"][name]) for name in _AMOUNTS))
+            for part, name in ((made.purchases, "purchases"), (made.amounts, "amounts")):
+                part.log_likelihood = float(numbers[name]["log_likelihood"])
+        return made

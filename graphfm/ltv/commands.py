@@ -23,6 +23,8 @@ Horizons = Annotated[str, typer.Option(help="Days, rising: 3,7,14,30.")]
 Unit = Annotated[str, typer.Option(help="pair (user and item) or user.")]
 Who = Annotated[str, typer.Option(help="new, active or all, within --days before a cutoff.")]
 Days = Annotated[float, typer.Option(help="How far back --who looks.")]
+Since = Annotated[str, typer.Option(help="When horizons start: cutoff, or first (each one's first purchase).")]
+CountFirst = Annotated[bool, typer.Option("--count-first", help="The first purchase counts in the value.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda, for methods that have a choice.")]
 Spacing = Annotated[float | None, typer.Option(help="Days between origins; the longest horizon if left out.")]
 User = Annotated[str | None, typer.Option(help="Column of users; common names are recognised.")]
@@ -47,6 +49,8 @@ def evaluate(
     unit: Unit = "pair",
     who: Who = "new",
     days: Days = 7,
+    since: Since = "cutoff",
+    count_first: CountFirst = False,
     test: Annotated[int, typer.Option(min=1, help="Origins that are scored.")] = 3,
     val: Annotated[int, typer.Option(min=0, help="Origins before each that settings are chosen by.")] = 1,
     spacing: Spacing = None,
@@ -71,7 +75,8 @@ def evaluate(
     from graphfm.report import plots
 
     methods = {name: maker(name) for name in _listed(method)}
-    setup = _setup(horizons, unit, who, days, test=test, val=val, spacing=spacing, drift=drift)
+    asked: dict[str, Any] = {"since": since, "count_first": count_first}
+    setup = _setup(horizons, unit, who, days, **asked, test=test, val=val, spacing=spacing, drift=drift)
     events = _read(log, user, item, time, amount, quantity, price, returns, invalid, timezone)
     options: dict[str, Any] = {"seeds": range(seeds), "out": out, "device": device, "audit": audit, "progress": True}
     evaluate_ltv(events, methods, setup, dataset=_name(log), **options)
@@ -89,6 +94,8 @@ def fit(
     unit: Unit = "pair",
     who: Who = "new",
     days: Days = 7,
+    since: Since = "cutoff",
+    count_first: CountFirst = False,
     spacing: Spacing = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Device = None,
@@ -106,7 +113,7 @@ def fit(
     from graphfm.bundle import check_writable
     from graphfm.ltv.saved import fit_scorer
 
-    setup = _setup(horizons, unit, who, days, spacing=spacing)
+    setup = _setup(horizons, unit, who, days, since=since, count_first=count_first, spacing=spacing)
     check_writable(out)
     events = _read(log, user, item, time, amount, quantity, price, returns, invalid, timezone)
     fit_scorer(events, method, setup, seed=seed, device=device).save(out)
@@ -125,6 +132,7 @@ def predict(
     method: Annotated[
         str | None, typer.Option(help="Needed for a method of your own: the name it was fitted by.")
     ] = None,
+    device: Device = None,
     user: User = None,
     item: Item = None,
     time: Time = None,
@@ -141,7 +149,7 @@ def predict(
     from graphfm.data.purchase_write import write_table
     from graphfm.ltv.saved import Scorer
 
-    scorer = Scorer.load(model, method=method)
+    scorer = Scorer.load(model, method=method, device=device)
     changed: dict[str, Any] = {name: value for name, value in {"who": who, "days": days}.items() if value is not None}
     scorer = dataclasses.replace(scorer, setup=dataclasses.replace(scorer.setup, **changed))
     events = _read(log, user, item, time, amount, quantity, price, returns, invalid, timezone)

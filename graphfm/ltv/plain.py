@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from graphfm.bundle import refusing
 from graphfm.data.purchases import DAY
 from graphfm.ltv.forecast import Forecast
+from graphfm.ltv.kept import load_numbers, save_numbers
 from graphfm.ltv.labels import Labels
 from graphfm.ltv.membership import member_of_events
 from graphfm.ltv.task import Task
@@ -41,6 +45,20 @@ class Zero:
         nothing = np.zeros((len(task.population), len(task.horizons)))
         return Forecast(nothing, nothing.copy())
 
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write that it is this method."""
+        return save_numbers(folder, self, {})
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Zero:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: a folder that holds something else.
+        """
+        load_numbers(folder, cls)
+        return cls()
+
 
 class Mean:
     """Everybody pays what people paid on the average, and as often: unbiased if nothing drifts, but no order."""
@@ -57,6 +75,39 @@ class Mean:
         _check_horizons(task, self.horizons)
         rows = len(task.population)
         return Forecast(np.tile(self.pay, (rows, 1)), np.tile(self.mean, (rows, 1)))
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the means."""
+        return save_numbers(folder, self, self.numbers())
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Mean:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: a folder that holds something else.
+        """
+        numbers = load_numbers(folder, cls)
+        with refusing(folder, cls.__name__):
+            return cls.from_numbers(numbers)
+
+    def numbers(self) -> dict[str, list[float]]:
+        """What was learnt, for JSON."""
+        return {"horizons": list(self.horizons), "mean": self.mean.tolist(), "pay": self.pay.tolist()}
+
+    @classmethod
+    def from_numbers(cls, numbers: dict[str, list[float]]) -> Mean:
+        """The inverse of :meth:`numbers`.
+
+        Raises:
+            ValueError: not one number a horizon.
+        """
+        made = cls()
+        made.horizons = tuple(numbers["horizons"])
+        made.mean, made.pay = (np.array(numbers[name], dtype=np.float64) for name in ("mean", "pay"))
+        if not made.mean.shape == made.pay.shape == (len(made.horizons),):
+            raise ValueError(f"mean and pay are not one number for each of {len(made.horizons)} horizons")
+        return made
 
 
 class HistoricMean:
@@ -94,6 +145,24 @@ class HistoricMean:
         expected = -np.log1p(-np.minimum(prior.pay, 1 - 1e-12))
         pay = -np.expm1(-weight * (bought[:, None] + self.prior_days * expected / horizons))
         return Forecast(pay, mean)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the arguments and the training means."""
+        arguments = {"prior_days": self.prior_days, "count_first": self.count_first}
+        return save_numbers(folder, self, {**arguments, "prior": self.prior.numbers()})
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> HistoricMean:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: a folder that holds something else.
+        """
+        numbers = load_numbers(folder, cls)
+        with refusing(folder, cls.__name__):
+            made = cls(prior_days=numbers["prior_days"], count_first=numbers["count_first"])
+            made.prior = Mean.from_numbers(numbers["prior"])
+        return made
 
 
 def _check_horizons(task: Task, fitted: tuple[float, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.maker import Method, maker
 from graphfm.ltv.origins import rolling_origins
 from graphfm.ltv.table import as_columns
-from graphfm.ltv.task import Task, make_task
+from graphfm.ltv.task import Task
 
 __all__ = ["Scorer", "fit_scorer"]
 
@@ -50,7 +51,7 @@ class Scorer:
         save = getattr(self.method, "save", None)
         if save is None:
             raise ValueError(
-                f"{self.name} cannot be saved; take one that has save and load, such as GRePO, TwoStage or Tweedie."
+                f"{self.name} cannot be saved; take one that has save and load, such as GRePO, BTYD or Tweedie."
             )
         save(Path(folder) / "method")
         return write_bundle(
@@ -58,13 +59,14 @@ class Scorer:
         )
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], *, method: str | None = None) -> Scorer:
+    def load(cls, folder: str | os.PathLike[str], *, method: str | None = None, device: str | None = None) -> Scorer:
         """Read what :meth:`save` wrote.
 
         Args:
             folder: where.
             method: the name of a method of one's own (``module:Name``); what a folder names is looked for in
                 :mod:`graphfm.ltv` alone, since importing a module runs it.
+            device: where to predict, for methods that have a choice.
 
         Raises:
             CheckpointError: a folder that holds something else, or a method that is not known here.
@@ -77,7 +79,8 @@ class Scorer:
         if ":" in name.partition("(")[0] and method != name:
             raise CheckpointError(f"{folder} was made by {name!r}; name it yourself to have that module imported.")
         kind: Any = maker(name).method
-        return cls(name, kind.load(Path(folder) / "method"), setup, card)
+        chosen = {"device": device} if "device" in inspect.signature(kind.load).parameters else {}
+        return cls(name, kind.load(Path(folder) / "method", **chosen), setup, card)
 
     def table(self, log: Purchases, cutoff: Any, *, members: int = _MEMBERS) -> Iterator[dict[str, np.ndarray]]:
         """Forecasts of everybody the setup asks about, a piece at a time; see :func:`graphfm.ltv.table.as_columns`.
@@ -97,8 +100,7 @@ class Scorer:
                 f"{has[log.has_items]}; name its columns as they were named for the fit: {self.card['columns']}."
             )
         moment = log.check_cutoff(cutoff)
-        setup = self.setup
-        task = make_task(log, moment, setup.horizons, unit=setup.unit, who=setup.who, days=setup.days, labelled=False)
+        task = self.setup.task(log, moment, labelled=False)
         for piece, forecast in _streamed(self.method, task, members):
             bad = int((~np.isfinite(forecast.mean)).sum())
             if bad:

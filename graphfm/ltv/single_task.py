@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from graphfm.bundle import read_bundle, refusing, write_bundle
 from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.grepo import GRePO
 from graphfm.ltv.labels import Labels
 from graphfm.ltv.task import Task
 
 __all__ = ["SingleTask", "of_horizon"]
+
+_STEM = "single-task"
 
 
 def of_horizon(task: Task, place: int) -> Task:
@@ -62,3 +69,46 @@ class SingleTask:
             np.concatenate(quantiles, axis=1) if quantiles else None,
             parts[0].levels,
         )
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write all models as one, so that a folder never holds some of an old fit; the encoder once.
+
+        Raises:
+            RuntimeError: ``fit`` was not called.
+            OSError: the folder cannot be written; what was there before stays whole.
+        """
+        from graphfm.ltv.store import state_of  # late, as GRePO has it
+
+        settings, tensors = [], {}
+        for place, model in enumerate(self.models):
+            known, found = state_of(model)
+            if place and model.encoder is self.models[0].encoder:
+                known["encoder"] = None
+                found = {name: tensor for name, tensor in found.items() if not name.startswith("encoder.")}
+            settings.append(known)
+            tensors |= {f"{place}.{name}": tensor for name, tensor in found.items()}
+        write_bundle(folder, _STEM, {"models": settings}, tensors)
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, device: torch.device | str | None = None) -> SingleTask:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: a folder that holds something else, or that is damaged.
+        """
+        from graphfm.ltv.store import model_of
+
+        settings, tensors = read_bundle(folder, _STEM)
+        made = cls()
+        with refusing(folder, cls.__name__):
+            made.models = [
+                model_of(one, _beginning(f"{k}.", tensors), device) for k, one in enumerate(settings["models"])
+            ]
+            for model in made.models[1:]:
+                model.encoder = model.encoder or made.models[0].encoder
+        return made
+
+
+def _beginning(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -19,7 +19,7 @@ from graphfm.ltv.pretraining import PurchaseEncoder
 from graphfm.ltv.vocabulary import Vocabulary
 from graphfm.results import environment
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["load_model", "model_of", "save_model", "state_of"]
 
 _STEM = "ltv"
 _HEADS = {head.__name__: head for head in (MonotoneHead, ZILNHead)}
@@ -36,6 +36,17 @@ def save_model(model: GRePO, folder: str | os.PathLike[str]) -> Path:
         RuntimeError: ``fit`` was not called.
         ValueError: a head of one's own, which could not be loaded.
         OSError: the folder cannot be written; what was there before stays whole.
+    """
+    write_bundle(folder, _STEM, *state_of(model))
+    return Path(folder)
+
+
+def state_of(model: GRePO) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a file keeps of a fitted model: settings for JSON, and tensors.
+
+    Raises:
+        RuntimeError: ``fit`` was not called.
+        ValueError: a head of one's own, which could not be loaded.
     """
     network = model.fitted_network()
     if model.head.__name__ not in _HEADS:
@@ -58,8 +69,7 @@ def save_model(model: GRePO, folder: str | os.PathLike[str]) -> Path:
         tensors |= {f"encoder.{k}": v for k, v in of_encoder.items()}
     if model.vocabulary is not None:
         tensors["items"] = model.vocabulary.tensor()
-    write_bundle(folder, _STEM, settings, tensors)
-    return Path(folder)
+    return settings, tensors
 
 
 def load_model(folder: str | os.PathLike[str], *, device: torch.device | str | None = None) -> GRePO:
@@ -74,10 +84,15 @@ def load_model(folder: str | os.PathLike[str], *, device: torch.device | str | N
     """
     settings, tensors = read_bundle(folder, _STEM)
     with refusing(folder, "LTV model"):
-        return _from_bundle(settings, tensors, device)
+        return model_of(settings, tensors, device)
 
 
-def _from_bundle(settings: dict[str, Any], tensors: dict[str, Tensor], device: torch.device | str | None) -> GRePO:
+def model_of(settings: dict[str, Any], tensors: dict[str, Tensor], device: torch.device | str | None = None) -> GRePO:
+    """The inverse of :func:`state_of`.
+
+    Raises:
+        CheckpointError: sizes that cannot be, or tensors that do not fit; other errors where parts are missing.
+    """
     arguments = settings["arguments"]
     sizes = [arguments["width"], arguments["layers"], settings["features"], settings["items"]]
     if any(type(size) is not int or not 0 <= size <= _LARGEST**2 for size in sizes) or sizes[1] > len(tensors):

@@ -244,7 +244,7 @@ def test_users_and_items_never_seen():
         one.predict(make_task(text, 80 * DAY, HORIZONS, unit="pair", who="all", labelled=False))
 
 
-def test_a_model_for_each_horizon():
+def test_a_model_for_each_horizon(tmp_path):
     options = {"graph": small_encoder(), "width": 8, "epochs": 2, "batch_size": 256}
     single = SingleTask(**options).fit(TRAIN, VAL)
     forecast = single.predict(TEST)
@@ -254,6 +254,10 @@ def test_a_model_for_each_horizon():
     alone = [make_task(LOG, task.population.cutoff, (7,), unit="pair", who="all") for task in (*TRAIN, *VAL, TEST)]
     middle = GRePO(**options | {"graph": single.models[0].encoder}).fit(alone[:2], alone[2:3]).predict(alone[3])
     np.testing.assert_array_equal(forecast.mean[:, 1:2], middle.mean)
+    single.save(tmp_path)
+    loaded = SingleTask.load(tmp_path)
+    np.testing.assert_array_equal(loaded.predict(TEST).quantiles, forecast.quantiles)
+    assert len({id(one.encoder) for one in loaded.models}) == 1
     with pytest.raises(ValueError, match="the models are of 3 horizons"):
         single.predict(alone[3])
 

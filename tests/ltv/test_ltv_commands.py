@@ -7,9 +7,10 @@ import pytest
 from ltv_logs import random_log
 from typer.testing import CliRunner
 
+from graphfm.bundle import CheckpointError
 from graphfm.cli import app
 from graphfm.data.purchases import DAY
-from graphfm.ltv import Maker, Mean, Tweedie, make_task
+from graphfm.ltv import BTYD, Maker, Mean, SingleTask, Tweedie, make_task
 from graphfm.ltv.evaluate import Setup
 from graphfm.ltv.leaderboard import leaderboards
 from graphfm.ltv.saved import Scorer, fit_scorer
@@ -104,6 +105,33 @@ def test_fit_then_predict(run, shop, tmp_path, ending):
     assert everybody.exit_code == 0
     assert int(everybody.output.split(" rows in")[0].split("\n")[-1]) > len(table)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("method", ["Zero", "Mean", "HistoricMean(count_first=True)", "BTYD", "SingleTask"])
+def test_every_baseline_is_fitted_saved_and_used(run, shop, tmp_path, method):
+    name = "SingleTask(epochs=1,width=4,graph=False)" if method == "SingleTask" else method
+    asked = ("--unit", "user", "--who", "active", "--days", 30, "--since", "first", "--count-first")
+    fit = ("fit", "--log", shop, *COLUMNS, "--horizons", "3,14", *asked, "--out", tmp_path / "model", "--method", name)
+    found = run(*fit)
+    assert found.exit_code == 0, found.output
+    out = tmp_path / "p.parquet"
+    found = run("predict", "--model", tmp_path / "model", "--log", shop, *COLUMNS, "--out", out, "--device", "cpu")
+    assert found.exit_code == 0, found.output
+    setup = Setup((3, 14), unit="user", who="active", days=30, since="first", count_first=True)
+    assert Scorer.load(tmp_path / "model").setup == setup
+    task = setup.task(LOG, int(LOG.time[-1]) + 1, labelled=False)
+    expected = fit_scorer(LOG, name, setup).method.predict(task)
+    table = pandas.read_parquet(out)
+    np.testing.assert_allclose(table["mean"].to_numpy().reshape(-1, 2), expected.mean, rtol=1e-4)
+    np.testing.assert_allclose(table["pay"].to_numpy().reshape(-1, 2), expected.pay, rtol=1e-4)
+
+
+def test_a_baseline_in_the_folder_of_another(tmp_path):
+    Mean().fit([make_task(LOG, 100 * DAY, (3, 7), unit="user", who="all")]).save(tmp_path)
+    with pytest.raises(CheckpointError, match="holds a Mean, no BTYD"):
+        BTYD.load(tmp_path)
+    with pytest.raises(CheckpointError, match=r"single-task\.json"):
+        SingleTask.load(tmp_path)
 
 
 def bad(rows):

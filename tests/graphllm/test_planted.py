@@ -14,7 +14,9 @@ from graphfm.graphllm.texts import as_tag, only_labels_of, without_labels
 HERE = {
     name: kind
     for name, kind in methods().items()
-    if set(kind.needs) <= {"encoder", "lm"} and kind.family != "predictor"
+    if set(kind.needs) <= {"encoder", "lm"}
+    and kind.family != "predictor"
+    and not (kind.family == "zero-shot" and "lm" in kind.needs)
 }
 MODELS = {"encoder": WordVectors(), "lm": TwoLayers()}
 # Settings that make a method small; those with networks of their own say how many labels a class they get.

@@ -1,0 +1,52 @@
+"""Many questions to one chat model, each a conversation of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from graphfm.graphllm.backends.base import Answer, Usage
+
+if TYPE_CHECKING:
+    from graphfm.graphllm.backends.base import ChatClient
+
+__all__ = ["ask_all"]
+
+
+def ask_all(chat: ChatClient, questions: Sequence[str], max_tokens: int) -> tuple[list[str], Usage]:
+    """The answers in the order of the questions, at temperature 0, and what they cost together.
+
+    A client with ``complete_all`` is asked several at a time. The same question is asked once.
+
+    Raises:
+        Exception: what the client raises; answers until then are in its cache, if it has one.
+    """
+    once = list(dict.fromkeys(questions))
+    conversations = [[{"role": "user", "content": text}] for text in once]
+    together = getattr(chat, "complete_all", None)
+    came: Iterable[tuple[int, Answer | Exception]] = (
+        together(conversations, max_tokens=max_tokens)
+        if together is not None
+        else ((index, chat.complete(one, max_tokens=max_tokens)) for index, one in enumerate(conversations))
+    )
+    told: dict[str, str] = {}
+    spent = Usage()
+    failed: Exception | None = None
+    for index, answer in came:
+        if isinstance(answer, Exception):
+            failed = failed or answer
+            continue
+        told[once[index]] = answer.text
+        spent = _sum(spent, answer.usage)
+    if failed is not None:
+        raise failed
+    return [told[text] for text in questions], spent
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        one.prompt_tokens + other.prompt_tokens,
+        one.completion_tokens + other.completion_tokens,
+        one.price + other.price,
+        one.requests + other.requests,
+    )

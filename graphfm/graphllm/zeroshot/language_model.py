@@ -1,0 +1,187 @@
+"""Zero-shot language models: asked for the class of a node by its text, or by its text and those of its neighbours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphfm.graphllm.backends.asking import ask_all
+from graphfm.graphllm.backends.prompts import question
+from graphfm.graphllm.method import ZeroShot
+from graphfm.graphllm.texts import adjacency, node_texts
+
+if TYPE_CHECKING:
+    from graphfm.graphllm.backends.base import CausalLM, ChatClient
+
+__all__ = ["ChatZeroShot", "LMZeroShot", "NeighbourChatZeroShot", "NeighbourLMZeroShot", "parse_label"]
+
+
+def parse_label(answer: str, labels: Sequence[str]) -> int | None:
+    """Which of ``labels`` an answer names, or None (UNKNOWN) if it names none of them, or several.
+
+    Case, underscores and white space do not matter; a label counts where it stands as whole words, and not inside a
+    longer label that stands there: "Networks and Systems" does not name "Networks".
+    """
+    text = _plain(answer)
+    found = [
+        (match.start(), match.end(), index)
+        for index, label in enumerate(labels)
+        if _plain(label)
+        for match in re.finditer(rf"(?<!\w){re.escape(_plain(label))}(?!\w)", text)
+    ]
+    named = {
+        index
+        for start, end, index in found
+        if not any(a <= start and end <= b and b - a > end - start for a, b, _ in found)
+    }
+    return named.pop() if len(named) == 1 else None
+
+
+def _plain(text: str) -> str:
+    return " ".join(str(text).replace("_", " ").casefold().split())
+
+
+class LMZeroShot(ZeroShot):
+    """The likelihood of each class name after a node's text and the question; edges are not looked at.
+
+    Nothing is trained, nothing is generated, so no answer is unknown. A sum of log-likelihoods prefers short names.
+
+    Args:
+        lm: scores the names; prompts that are too long lose their middle.
+        neighbours: most neighbours whose text is told.
+        characters: of each text that is told.
+        seed: which neighbours are told, where there are more.
+        device: not used: the language model stays where it is.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm",)
+    uses = frozenset({"text"})
+    family = "zero-shot"
+    told: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        lm: CausalLM,
+        *,
+        neighbours: int | None = None,
+        characters: int = 1000,
+        seed: int = 0,
+        device: str | None = None,
+    ) -> None:
+        self.lm = lm
+        self._settings(neighbours, characters, seed, device)
+
+    def _settings(self, neighbours: int | None, characters: int, seed: int, device: str | None) -> None:
+        ZeroShot.__init__(self, seed=seed, device=device)
+        self.neighbours = self.told if neighbours is None else neighbours
+        if self.neighbours < 0 or characters < 1:
+            raise ValueError(
+                f"neighbours must not be negative and characters at least 1, got {self.neighbours} and {characters}."
+            )
+        self.characters = characters
+
+    def fit(self, sources: Iterable[Data] = ()) -> LMZeroShot:
+        """Nothing is learned."""
+        return self
+
+    def prompts(self, data: Data) -> list[str]:
+        """What is asked of each node: its text, those of its neighbours, the question with all class names."""
+        texts = [text[: self.characters] for text in node_texts(data)]
+        asked = question(data.label_text)
+        if not self.neighbours:
+            return [f"{text} {asked}" for text in texts]
+        around = drawn_neighbours(data, self.neighbours, self.seed)
+        return [
+            f"{text} " + "".join(f"Neighbour: {texts[other]} " for other in others) + asked
+            for text, others in zip(texts, around, strict=True)
+        ]
+
+    def predict(self, data: Data) -> Tensor:
+        """Probabilities of the class names among themselves ``[N, C]``."""
+        return self.lm.score(self.prompts(data), [_readable(label) for label in data.label_text]).softmax(1)
+
+
+class NeighbourLMZeroShot(LMZeroShot):
+    """:class:`LMZeroShot` that is told the texts of up to four neighbours as well."""
+
+    uses = frozenset({"text", "structure"})
+    told: ClassVar[int] = 4
+
+
+class ChatZeroShot(LMZeroShot):
+    """The class that a chat model names for a node's text; edges are not looked at.
+
+    An answer that names no class, or several, is UNKNOWN: a row of NaN, which counts as wrong and in ``unknown_rate``.
+
+    Args:
+        chat: answers, at temperature 0.
+        neighbours: most neighbours whose text is told.
+        characters: of each text that is told.
+        max_tokens: of an answer.
+        seed: which neighbours are told, where there are more.
+        device: not used.
+
+    Attributes:
+        usage: what all answers cost.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("chat",)
+
+    def __init__(
+        self,
+        chat: ChatClient,
+        *,
+        neighbours: int | None = None,
+        characters: int = 1000,
+        max_tokens: int = 32,
+        seed: int = 0,
+        device: str | None = None,
+    ) -> None:
+        self._settings(neighbours, characters, seed, device)
+        self.chat, self.max_tokens = chat, max_tokens
+
+    def predict(self, data: Data) -> Tensor:
+        """1 at the class that was named, 0 elsewhere, a row of NaN for UNKNOWN: ``[N, C]``.
+
+        Raises:
+            ChatError: the model cannot be asked.
+            BudgetError: the budget is spent.
+        """
+        asked = [f"{prompt} Answer with the name of one class only." for prompt in self.prompts(data)]
+        answers, self.usage = ask_all(self.chat, asked, self.max_tokens)
+        scores = torch.zeros(len(answers), len(data.label_text))
+        for row, answer in enumerate(answers):
+            label = parse_label(answer, data.label_text)
+            if label is None:
+                scores[row] = torch.nan
+            else:
+                scores[row, label] = 1.0
+        return scores
+
+
+class NeighbourChatZeroShot(ChatZeroShot):
+    """:class:`ChatZeroShot` that is told the texts of up to four neighbours as well."""
+
+    uses = frozenset({"text", "structure"})
+    told: ClassVar[int] = 4
+
+
+def drawn_neighbours(data: Data, at_most: int, seed: int) -> list[list[int]]:
+    """Up to ``at_most`` distinct neighbours of each node, drawn evenly from ``seed``."""
+    adj = adjacency(data)
+    source, target = adj.edge_index
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(target.numel(), generator=generator)
+    order = order[torch.argsort(target[order], stable=True)]
+    count = torch.bincount(target, minlength=adj.num_nodes)
+    groups = source[order].split(count.tolist())
+    return [group[:at_most].tolist() for group in groups]
+
+
+def _readable(label: str) -> str:
+    return str(label).replace("_", " ")

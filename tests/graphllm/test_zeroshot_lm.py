@@ -1,0 +1,139 @@
+"""Zero-shot language models: likelihoods against the slow way, answers read as a label or as UNKNOWN."""
+
+import collections
+
+import pytest
+import torch
+from planted import planted
+
+from graphfm.graphllm.backends.base import Answer, Usage
+from graphfm.graphllm.backends.prompts import question
+from graphfm.graphllm.protocol import answer_scores
+from graphfm.graphllm.texts import adjacency, without_labels
+from graphfm.graphllm.zeroshot import ChatZeroShot, LMZeroShot, NeighbourChatZeroShot, NeighbourLMZeroShot
+from graphfm.graphllm.zeroshot.language_model import drawn_neighbours, parse_label
+
+LABELS = ["Networks", "Networks and Systems", "Machine_Learning"]
+
+
+class Votes:
+    """A chat model that names the word of a class that it was told most often before the question."""
+
+    name = "votes"
+
+    def __init__(self, classes):
+        self.classes, self.asked = classes, []
+
+    def complete(self, messages, *, max_tokens=256, temperature=0.0):
+        told = messages[0]["content"]
+        self.asked.append(told)
+        words = collections.Counter(told.split(" Question:")[0].split())
+        best = max(self.classes, key=lambda word: (words[word], word))
+        return Answer(f"It is {best.upper()}." if words[best] else "No idea.", Usage(5, 2, 0.5, 1))
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("networks", 0),
+        ("The class is: Networks and Systems.", 1),
+        ("machine  learning!", 2),
+        ("MACHINE_LEARNING", 2),
+        ("Networks or Machine Learning", None),
+        ("Networks, not Networks and Systems", None),
+        ("Subnetworks", None),
+        ("", None),
+        ("<html>502</html>", None),
+    ],
+)
+def test_an_answer_is_one_label_or_unknown(answer, label):
+    assert parse_label(answer, LABELS) == label
+
+
+def test_neighbours_are_drawn_once_each_and_all_where_there_are_few():
+    data = planted(0, nodes=80)
+    adj = adjacency(data)
+    sizes = set()
+    for node, drawn in enumerate(drawn_neighbours(data, 4, 0)):
+        friends = set(adj.col[adj.rowptr[node] : adj.rowptr[node + 1]].tolist())
+        assert len(set(drawn)) == len(drawn) == min(4, len(friends))
+        assert set(drawn) <= friends
+        sizes.add(len(friends))
+    assert max(sizes) > 4
+    assert drawn_neighbours(data, 4, 0) != drawn_neighbours(data, 4, 1)
+
+
+def test_a_chat_is_scored_by_its_words_and_neighbours_help():
+    data = planted(0, clear=0.6, degree=16, homophily=0.9)
+    target = without_labels(data)
+    plain = ChatZeroShot(Votes(data.label_text))
+    accuracy = answer_scores(plain.fit().predict(target), data.y)["accuracy"]
+    said = torch.tensor([data.label_text.index(text.split()[0]) for text in data.text])
+    assert accuracy == pytest.approx(float((said == data.y).double().mean()))
+    around = NeighbourChatZeroShot(Votes(data.label_text)).fit().predict(target)
+    assert answer_scores(around, data.y)["accuracy"] > accuracy + 0.1
+    assert plain.trained == {}
+
+
+def test_unknown_answers_are_rows_of_nan_and_equal_questions_are_asked_once():
+    data = planted(0, nodes=8)
+    data.text = ["apple", "brick", "apple", "nothing", "", "drum", "cloud", "nothing"]
+    chat = Votes(data.label_text)
+    method = ChatZeroShot(chat)
+    scores = method.predict(without_labels(data))
+    assert scores.isnan().all(1).tolist() == [False, False, False, True, True, False, False, True]
+    assert scores[0].tolist() == [1, 0, 0, 0]
+    assert len(chat.asked) == len(set(chat.asked)) == 6
+    assert method.usage == Usage(30, 12, 3.0, 6)
+    assert answer_scores(scores, data.y)["unknown_rate"] == 3 / 8
+
+
+def test_likelihoods_are_those_of_each_name_by_itself():
+    pytest.importorskip("transformers", reason="the extra llm is not installed")
+    from graphfm.graphllm import tiny_llama
+
+    data = planted(0, nodes=12)
+    data.label_text = ["apple", "apple brick", "cloud", "drum"]
+    lm = tiny_llama(data.text, data.label_text, hidden=16, layers=1, steps=0)
+    around = drawn_neighbours(data, 4, 0)
+    for kind in (LMZeroShot, NeighbourLMZeroShot):
+        found = kind(lm).fit().predict(without_labels(data))
+        for node in (0, 7):
+            others = "".join(f"Neighbour: {data.text[i]} " for i in around[node]) if kind is NeighbourLMZeroShot else ""
+            start = lm.tokenizer(f"{data.text[node]} {others}{question(data.label_text)}")["input_ids"]
+            slow = []
+            for label in lm.label_ids(data.label_text):
+                logits = lm.model(input_ids=torch.tensor([start + label])).logits[0].log_softmax(-1)
+                slow.append(logits[range(len(start) - 1, len(start) + len(label) - 1), label].sum())
+            torch.testing.assert_close(found[node], torch.stack(slow).softmax(0).detach(), atol=1e-5, rtol=0)
+        assert torch.isfinite(found).all()
+
+
+@pytest.mark.slow
+def test_a_trained_language_model_reads_the_class_in_the_text():
+    pytest.importorskip("transformers", reason="the extra llm is not installed")
+    from graphfm.graphllm import tiny_llama
+
+    data = planted(clear=1.0)
+    lm = tiny_llama(data.text, data.label_text, length=8, steps=300)
+    before = {key: value.clone() for key, value in lm.model.state_dict().items()}
+    method = LMZeroShot(lm)
+    assert answer_scores(method.predict(without_labels(data)), data.y)["accuracy"] > 0.6, "chance is .25"
+    assert method.trained == {}
+    assert all(torch.equal(value, before[key]) for key, value in lm.model.state_dict().items())
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="neighbours must not be negative"):
+        ChatZeroShot(Votes(["a"]), neighbours=-1)
+    with pytest.raises(ConnectionError, match="down"):
+        ChatZeroShot(Down()).predict(without_labels(planted(0, nodes=8)))
+
+
+class Down:
+    """A chat model that cannot be reached, through the call for many."""
+
+    name = "down"
+
+    def complete_all(self, conversations, **options):
+        yield from ((index, ConnectionError("down")) for index in range(len(conversations)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphfm.ltv.dominance import hypervolume, is_dominated
 from graphfm.ltv.grepo import GRePO
-from graphfm.ltv.report_front import write_front
+from graphfm.ltv.report_front import Front, write_front
 from graphfm.pareto import LossRange
 
 __all__ = ["ParetoFront", "SweepPoint", "common_scale"]
@@ -111,7 +111,12 @@ class ParetoFront:
 
     def write(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``front.json`` for the report; returns its path."""
-        return write_front(folder, self.losses, self.on_front, self.horizons)
+        return write_front(folder, self.drawn())
+
+    def drawn(self) -> Front:
+        """What a plot shows: numbers alone, no models."""
+        unit = np.array(self.scale.reference) - np.array(self.scale.ideal)
+        return Front(self.losses, self.on_front, self.horizons, np.array(self.single), unit, self.chosen)
 
 
 def common_scale(fronts: Sequence[ParetoFront]) -> LossRange:

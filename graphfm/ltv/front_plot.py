@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphfm.ltv.front import ParetoFront
+from graphfm.ltv.report_front import Front
 from graphfm.report.plots import INK, LINE, MUTED, as_svg, blank
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class _Colours:
 _STAND_INS = {"#010230": "pretrained", "#010231": "control"}
 
 
-def front_figure(front: ParetoFront) -> Figure:
-    """A figure in plain colours: ``front_figure(front).savefig("front.png", dpi=200)``.
+def front_figure(front: Front) -> Figure:
+    """A figure in plain colours: ``front_figure(front.drawn()).savefig("front.png", dpi=200)``.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -41,7 +41,7 @@ def front_figure(front: ParetoFront) -> Figure:
     return figure
 
 
-def front_svg(front: ParetoFront) -> str:
+def front_svg(front: Front) -> str:
     """The same as an ``<svg>`` for a page of :mod:`graphfm.report`, in its colours, light and dark.
 
     Raises:
@@ -51,14 +51,13 @@ def front_svg(front: ParetoFront) -> str:
     return as_svg(_draw(front, _Colours(INK, MUTED, LINE, accent, chosen)), "Runs of a preference sweep", _STAND_INS)
 
 
-def _draw(front: ParetoFront, colours: _Colours) -> Figure:
+def _draw(front: Front, colours: _Colours) -> Figure:
     """Losses less those of the single-task models: 0 means the same at every horizon, and below it is better."""
     try:
         figure, axes = blank(3.1)
     except ImportError as error:
         raise ImportError("plots need matplotlib; pip install 'graphfm[viz]'.") from error
-    ideal, reference = np.array(front.scale.ideal), np.array(front.scale.reference)
-    relative = 100 * (front.losses - np.array(front.single)) / (reference - ideal)
+    relative = 100 * (front.losses - front.single) / front.unit
     places = range(len(front.horizons))
     axes.axhline(0, color=colours.ink, linewidth=1, linestyle=(0, (2, 2)), label="a model for each horizon")
     seen: set[str] = set()

@@ -12,6 +12,7 @@ import numpy as np
 
 from graphfm.ltv import report_plots
 from graphfm.ltv.evaluate import DRIFT, predictions_of
+from graphfm.ltv.front_plot import front_svg
 from graphfm.ltv.leaderboard import Board, Row, leaderboards
 from graphfm.ltv.plain import Zero
 from graphfm.ltv.report_front import Front, read_front
@@ -263,11 +264,11 @@ def _parts(board: Board) -> str:
 def _front(front: Front | None) -> str:
     if front is None or not plots.available():
         return ""
-    svg = report_plots.front_plot(front.losses, front.on_front, front.horizons, "Front of validation losses")
     return (
         '<h2>The front</h2><section class="card"><p class="note">Validation losses of a sweep over preferences between '
-        f"horizons, a dot a run; filled where no other run is better at all {len(front.horizons)} horizons. "
-        f"{int(front.on_front.sum())} of {len(front.losses)} are on the front.</p>{svg}</section>"
+        "horizons, a line a run, less those of the models trained for one horizon each: below 0 is better than they. "
+        f"{int(front.on_front.sum())} of {len(front.losses)} runs are on the front: no other is as low at all "
+        f"{len(front.horizons)} horizons and lower at one.</p>{front_svg(front)}</section>"
     )
 
 

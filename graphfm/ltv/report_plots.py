@@ -13,7 +13,7 @@ from graphfm.report.plots import INK, LINE, MUTED, as_svg, blank
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["SERIES", "calibration_plot", "decile_sums", "drift_plot", "front_plot", "gini_curve", "gini_plot"]
+__all__ = ["SERIES", "calibration_plot", "decile_sums", "drift_plot", "gini_curve", "gini_plot"]
 
 SERIES = 6  # colours there are
 _STAND_INS = {f"#0102{20 + place}": f"s{place}" for place in range(SERIES)}
@@ -90,27 +90,6 @@ def drift_plot(days: Sequence[float], lines: Lines, label: str, title: str, *, l
     for name, (colour, heights) in lines.items():
         axes.plot(days, heights, "o-", color=_COLOURS[colour], linewidth=1.6, markersize=3.5, label=name)
     axes.set(xlabel="days after the fit", ylabel=label)
-    axes.grid(axis="both", color=LINE, linewidth=0.6)
-    return as_svg(figure, title, _STAND_INS)
-
-
-def front_plot(losses: np.ndarray, on_front: np.ndarray, horizons: Sequence[float], title: str) -> str:
-    """Validation losses of a sweep at the shortest and the longest horizon; what nothing dominates is filled.
-
-    Args:
-        losses: ``[R, K]``.
-        on_front: ``[R]`` of bool.
-        horizons: K days.
-        title: for those who cannot see it.
-    """
-    figure, axes = blank(3.1)
-    x, y = losses[:, 0], losses[:, -1]
-    axes.plot(x[~on_front], y[~on_front], "o", markerfacecolor="none", markeredgecolor=MUTED, markersize=5.5)
-    axes.plot(x[on_front], y[on_front], "o", color=_COLOURS[0], markersize=6)
-    order = np.argsort(x[on_front])
-    axes.plot(x[on_front][order], y[on_front][order], color=_COLOURS[0], linewidth=1, alpha=0.5)
-    axes.set(xlabel=f"loss at {horizons[0]:g} days", ylabel=f"loss at {horizons[-1]:g} days")
-    axes.margins(0.12)
     axes.grid(axis="both", color=LINE, linewidth=0.6)
     return as_svg(figure, title, _STAND_INS)
 

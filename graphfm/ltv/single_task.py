@@ -79,7 +79,8 @@ class SingleTask:
         """
         from graphfm.ltv.store import state_of  # late, as GRePO has it
 
-        settings, tensors = [], {}
+        settings: list[dict[str, Any]] = []
+        tensors: dict[str, Tensor] = {}
         for place, model in enumerate(self.models):
             known, found = state_of(model)
             if place and model.encoder is self.models[0].encoder:

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from ltv_logs import random_log
 
 from graphfm.ltv import HistoricMean, Maker, Mean, normalised_gini
-from graphfm.ltv.evaluate import Setup, evaluate_ltv
+from graphfm.ltv.evaluate import evaluate_ltv
+from graphfm.ltv.setup import Setup
 from graphfm.ltv.gini import gini
 from graphfm.ltv.leaderboard import leaderboards
 from graphfm.ltv.maker import maker
 from graphfm.ltv.metrics import decile_mape
 from graphfm.ltv.report import write_ltv_report
-from graphfm.ltv.report_front import read_front, write_front
-from graphfm.ltv.report_plots import decile_sums, front_plot, gini_curve
+from graphfm.ltv.report_front import Front, read_front, write_front
+from graphfm.ltv.report_plots import decile_sums, gini_curve
 from graphfm.results import Result, append
 
 pytest.importorskip("matplotlib")
@@ -49,13 +50,14 @@ def test_the_board_is_the_mean_of_its_cells(folder):
 
 
 def test_the_page(folder, tmp_path):
-    write_front(folder, np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 2.0]]), np.array([True, True, False]), (3, 14))
+    losses, on_front = np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 2.0]]), np.array([True, True, False])
+    write_front(folder, Front(losses, on_front, (3, 14), np.ones(2), np.ones(2), 0))
     page = write_ltv_report(folder, tmp_path / "deep" / "report.html", title="A & B").read_text()
     assert "A &amp; B" in page
     assert "&lt;past&gt;" in page
     assert "<past>" not in page
     assert page.count("<svg") == 2 + 2 + 2 + 1  # curves, deciles, drift, front
-    assert "2 of 3 are on the front" in page
+    assert "2 of 3 runs are on the front" in page
     assert not re.search(r'(src|href)="https?:', page)
     assert "#0102" not in page  # every stand-in has become a variable of the page
     for variable in set(re.findall(r"var\(--([a-z0-9-]+)\)", page)):
@@ -67,7 +69,8 @@ def test_the_front_of_a_sweep_reaches_the_page(tmp_path):
     evaluate_ltv(random_log(1500, days=200), makers, Setup((3, 14), who="all", test=1), out=tmp_path)
     page = write_ltv_report(tmp_path, tmp_path / "report.html").read_text()
     assert "Validation losses of a sweep" in page
-    assert f"of {len(read_front(tmp_path).losses)} are on the front" in page
+    assert f"of {len(read_front(tmp_path).losses)} runs are on the front" in page
+    assert "Runs of a preference sweep" in page
 
 
 def test_a_page_without_predictions(tmp_path):
@@ -112,13 +115,27 @@ def test_deciles_are_those_of_the_metric(rows):
         assert decile_mape(mean, value) == pytest.approx(expected)
 
 
+def front(losses, on_front=(True, False), single=(1.0, 1.0), chosen=0):
+    return Front(losses, on_front, (3, 7), single, (1.0, 2.0), chosen)
+
+
 def test_fronts_that_do_not_fit(tmp_path):
-    with pytest.raises(ValueError, match="losses must be"):
-        write_front(tmp_path, np.zeros((3, 2)), np.zeros(2), (3, 7))
-    with pytest.raises(ValueError, match="finite"):
-        write_front(tmp_path, np.full((1, 2), np.nan), np.ones(1), (3, 7))
     assert read_front(tmp_path) is None
-    (tmp_path / "front.json").write_text("[1]")
-    with pytest.raises(ValueError, match="no front that graphfm wrote"):
-        read_front(tmp_path)
-    assert "<svg" in front_plot(np.ones((2, 3)), np.array([True, False]), (3, 7, 14), "front")
+    one = front(np.array([[1.0, 2.0], [3.0, 4.0]]), chosen=1)
+    again = read_front(write_front(tmp_path, one).parent)
+    assert again.horizons == (3, 7)
+    assert again.chosen == 1
+    for name in ("losses", "on_front", "single", "unit"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
+    with pytest.raises(ValueError, match="losses must be"):
+        front(np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="finite"):
+        front(np.full((2, 2), np.nan))
+    with pytest.raises(ValueError, match="single and unit must be"):
+        front(np.zeros((2, 2)), single=(1.0,))
+    with pytest.raises(ValueError, match="single and unit must be"):
+        front(np.zeros((2, 2)), chosen=2)
+    for text in ("[1]", '{"losses": [[1, 2]], "on_front": [true], "horizons": [3, 7]}'):
+        (tmp_path / "front.json").write_text(text)
+        with pytest.raises(ValueError, match="no front that this graphfm wrote"):
+            read_front(tmp_path)

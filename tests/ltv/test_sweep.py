@@ -129,9 +129,9 @@ def test_plots(swept, tmp_path):
     pytest.importorskip("matplotlib")
     from graphfm.ltv.front_plot import front_figure, front_svg
 
-    front_figure(swept.front).savefig(tmp_path / "front.png")
+    front_figure(swept.front.drawn()).savefig(tmp_path / "front.png")
     assert (tmp_path / "front.png").stat().st_size > 10_000
-    svg = front_svg(swept.front)
+    svg = front_svg(swept.front.drawn())
     assert svg.startswith("<svg role=")
     assert "var(--pretrained)" in svg
     assert "var(--control)" in svg

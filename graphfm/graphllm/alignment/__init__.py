@@ -1,3 +1,5 @@
 """Methods that train a language model and a graph network to agree."""
 
-__all__: list[str] = []
+from graphfm.graphllm.alignment.glem import GLEM
+
+__all__ = ["GLEM"]

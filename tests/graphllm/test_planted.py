@@ -17,6 +17,7 @@ HERE = {
     if set(kind.needs) <= {"encoder", "lm"}
     and kind.family != "predictor"
     and not (kind.family == "zero-shot" and "lm" in kind.needs)
+    and name != "LocalTAPE"
 }
 MODELS = {"encoder": WordVectors(), "lm": TwoLayers()}
 # Settings that make a method small; those with networks of their own say how many labels a class they get.

@@ -2,6 +2,7 @@
 
 from graphfm.graphllm.enhancers.engine import ENGINE
 from graphfm.graphllm.enhancers.ofa import OFA, OFAZeroShot
+from graphfm.graphllm.enhancers.tape import TAPE, LocalTAPE
 from graphfm.graphllm.enhancers.zerog import ZeroG
 
-__all__ = ["ENGINE", "OFA", "OFAZeroShot", "ZeroG"]
+__all__ = ["ENGINE", "OFA", "TAPE", "LocalTAPE", "OFAZeroShot", "ZeroG"]

@@ -66,6 +66,8 @@ class ENGINE(Supervised):
     Args:
         lm: gives the states, a text's tokens averaged.
         layers: which of its layers are read, from the first to the last; a middle one and the last if not given.
+        scaled: bring each layer's states to one size, as layers differ in it; the paper does not. Whether to is a
+            point of the grid, chosen on validation nodes.
         hidden: width of the ladder.
         dropout: rate.
         lr: learning rate of Adam.
@@ -77,14 +79,20 @@ class ENGINE(Supervised):
 
     needs = ("lm",)
     family = "enhancer"
-    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden": (64,), "lr": (0.005,)}
-    published: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden": (64, 128), "lr": (5e-4, 1e-3), "dropout": (0.2, 0.5)}
+    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden": (64,), "lr": (0.005,), "scaled": (True, False)}
+    published: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "hidden": (64, 128),
+        "lr": (5e-4, 1e-3),
+        "dropout": (0.2, 0.5),
+        "scaled": (True, False),
+    }
 
     def __init__(
         self,
         lm: CausalLM,
         *,
         layers: Sequence[int] | None = None,
+        scaled: bool = True,
         hidden: int = 64,
         dropout: float = 0.2,
         lr: float = 0.005,
@@ -94,15 +102,17 @@ class ENGINE(Supervised):
         device: str | None = None,
     ) -> None:
         super().__init__(seed=seed, device=device)
-        self.lm, self.hidden, self.dropout = lm, hidden, dropout
+        self.lm, self.scaled, self.hidden, self.dropout = lm, scaled, hidden, dropout
         self.layers = tuple(layers) if layers is not None else (lm.num_layers // 2, lm.num_layers)
         if not self.layers:
             raise ValueError("layers is empty; name at least one layer of the language model, -1 for the last.")
         self.lr, self.weight_decay, self.epochs = lr, weight_decay, epochs
 
     def states(self, data: Data) -> Tensor:
-        """``[N, L, D]`` on the device, cached on disk; scaled, as the layers of a language model differ in size."""
+        """``[N, L, D]`` on the device, cached on disk; ``scaled`` to mean square 1 a node and layer, if asked for."""
         found = cached_hidden(self.lm, node_texts(data), self.layers).to(self.device)
+        if not self.scaled:
+            return found
         return found / found.square().mean(dim=2, keepdim=True).sqrt().clamp(min=1e-6)
 
     def fit(self, data: Data, split: Split) -> ENGINE:

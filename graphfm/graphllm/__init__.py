@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphfm.graphllm.alignment.glem import GLEM
     from graphfm.graphllm.backends.base import Answer, CausalLM, ChatClient, Counts, TextEncoder, Usage
     from graphfm.graphllm.backends.cache import CachedEncoder, cached_hidden
     from graphfm.graphllm.backends.causal import LocalLM
@@ -17,12 +18,19 @@ if TYPE_CHECKING:
     from graphfm.graphllm.backends.tfidf import TfidfEncoder
     from graphfm.graphllm.backends.tiny import tiny_llama
     from graphfm.graphllm.catalogue import find_method, methods
+    from graphfm.graphllm.enhancers.tape import TAPE, LocalTAPE
     from graphfm.graphllm.method import Method, Supervised, ZeroShot
     from graphfm.graphllm.overlap import check_disjoint, near_duplicates
     from graphfm.graphllm.page import write_glbench_report
     from graphfm.graphllm.protocol import glbench_split
     from graphfm.graphllm.runner import Setup, failures, run
     from graphfm.graphllm.stock import Stock
+    from graphfm.graphllm.zeroshot.language_model import (
+        ChatZeroShot,
+        LMZeroShot,
+        NeighbourChatZeroShot,
+        NeighbourLMZeroShot,
+    )
 
 _WHERE = {
     "Answer": "backends.base",
@@ -31,14 +39,21 @@ _WHERE = {
     "CausalLM": "backends.base",
     "ChatClient": "backends.base",
     "ChatError": "backends.chat",
+    "ChatZeroShot": "zeroshot.language_model",
     "Counts": "backends.base",
+    "GLEM": "alignment.glem",
+    "LMZeroShot": "zeroshot.language_model",
     "LocalLM": "backends.causal",
+    "LocalTAPE": "enhancers.tape",
     "Method": "method",
+    "NeighbourChatZeroShot": "zeroshot.language_model",
+    "NeighbourLMZeroShot": "zeroshot.language_model",
     "OpenAIChat": "backends.chat",
     "SentenceEncoder": "backends.sentence",
     "Setup": "runner",
     "Stock": "stock",
     "Supervised": "method",
+    "TAPE": "enhancers.tape",
     "TextEncoder": "backends.base",
     "TfidfEncoder": "backends.tfidf",
     "Usage": "backends.base",
@@ -62,14 +77,21 @@ __all__ = [
     "CausalLM",
     "ChatClient",
     "ChatError",
+    "ChatZeroShot",
     "Counts",
+    "GLEM",
+    "LMZeroShot",
     "LocalLM",
+    "LocalTAPE",
     "Method",
+    "NeighbourChatZeroShot",
+    "NeighbourLMZeroShot",
     "OpenAIChat",
     "SentenceEncoder",
     "Setup",
     "Stock",
     "Supervised",
+    "TAPE",
     "TextEncoder",
     "TfidfEncoder",
     "Usage",

@@ -106,7 +106,7 @@ def paired_bootstrap(
         return np.asarray(np.mean(parts, axis=0))
 
     rng = np.random.default_rng(seed)
-    rows = max(1, _CELLS // max(len(user) for *_, user in pairs))
+    rows = max(1, _CELLS // max(len(names), *(len(user) for *_, user in pairs)))
     found = np.concatenate(
         [difference(_drawn(rng, min(rows, draws - low), len(names))) for low in range(0, draws, rows)]
     )

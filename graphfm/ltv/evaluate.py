@@ -20,7 +20,7 @@ from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.front import ParetoFront
 from graphfm.ltv.maker import Maker, Method
 from graphfm.ltv.origins import rolling_origins
-from graphfm.ltv.plain import Zero
+from graphfm.ltv.plain import Zero, check_payers
 from graphfm.ltv.population import Unit, Who
 from graphfm.ltv.scoring import chosen_by, score
 from graphfm.ltv.task import Task, make_task
@@ -125,7 +125,7 @@ def evaluate_ltv(
     cutoffs = (*origins.train, *origins.val, *origins.test)
     tasks = [setup.task(log, cutoff) for cutoff in cutoffs]
     first = len(cutoffs) - setup.test
-    _check_payers(tasks[: first - setup.val], setup)
+    check_payers(tasks[: first - setup.val])
     later = _days_after(log, cutoffs[first], setup)
     folder = Path(out) if out is not None else None
     run = _Run(log, setup, dataset, device, folder, _there(folder))
@@ -303,14 +303,3 @@ def _check(methods: Mapping[str, Maker | Sequence[Maker]], setup: Setup, seeds: 
             raise ValueError(f"method {name!r} has {len(makers)} makers, and val={setup.val} origins to choose by.")
     if setup.drift < 0:
         raise ValueError(f"drift must be at least 0 days, got {setup.drift}.")
-
-
-def _check_payers(tasks: Sequence[Task], setup: Setup) -> None:
-    """Who learns from nobody cannot tell who will pay."""
-    value = np.concatenate([task.labels.value for task in tasks if task.labels is not None])
-    for days, payers in zip(setup.horizons, (value > 0).sum(axis=0).tolist(), strict=True):
-        if not payers:
-            raise ValueError(
-                f"nobody among the {len(value)} {setup.unit}s of the training origins pays within {days:g} days, so "
-                "there is nothing to learn or to score; take longer horizons, who='all' or more days."
-            )

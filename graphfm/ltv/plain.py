@@ -16,7 +16,7 @@ from graphfm.ltv.labels import Labels
 from graphfm.ltv.membership import member_of_events
 from graphfm.ltv.task import Task
 
-__all__ = ["HistoricMean", "Mean", "Zero", "labels_of"]
+__all__ = ["HistoricMean", "Mean", "Zero", "check_payers", "labels_of"]
 
 
 def labels_of(tasks: Sequence[Task]) -> list[Labels]:
@@ -31,6 +31,22 @@ def labels_of(tasks: Sequence[Task]) -> list[Labels]:
     if len(labels) < len(tasks):
         raise ValueError("fit needs tasks with labels; make them with make_task(..., labelled=True).")
     return labels
+
+
+def check_payers(tasks: Sequence[Task]) -> None:
+    """Raise if nobody pays: who learns from nobody cannot tell who will.
+
+    Raises:
+        ValueError: a horizon within which no member of any task pays.
+    """
+    value = np.concatenate([labels.value for labels in labels_of(tasks)])
+    for days, payers in zip(tasks[0].horizons, (value > 0).sum(axis=0).tolist(), strict=True):
+        if not payers:
+            raise ValueError(
+                f"nobody among the {len(value)} {tasks[0].population.unit}s of the training origins pays within "
+                f"{days:g} days, so there is nothing to learn or to score; take longer horizons, who='all' or more "
+                "days."
+            )
 
 
 class Zero:

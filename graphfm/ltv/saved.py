@@ -17,6 +17,7 @@ from graphfm.ltv.evaluate import Setup
 from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.maker import Method, maker
 from graphfm.ltv.origins import rolling_origins
+from graphfm.ltv.plain import check_payers
 from graphfm.ltv.table import as_columns
 from graphfm.ltv.task import Task
 
@@ -102,7 +103,8 @@ class Scorer:
         moment = log.check_cutoff(cutoff)
         task = self.setup.task(log, moment, labelled=False)
         for piece, forecast in _streamed(self.method, task, members):
-            bad = int((~np.isfinite(forecast.mean)).sum())
+            told = [part for part in (forecast.pay, forecast.mean, forecast.quantiles) if part is not None]
+            bad = sum(int((~np.isfinite(part)).sum()) for part in told)
             if bad:
                 raise ValueError(
                     f"{self.name} predicts {bad} values that are not finite; fit it again without outliers."
@@ -126,11 +128,12 @@ def fit_scorer(log: Purchases, name: str, setup: Setup, *, seed: int = 0, device
     """Fit a method on all origins whose labels are known, the newest one left to choose by.
 
     Raises:
-        ValueError: an unknown method, or origins that do not fit into the log.
+        ValueError: an unknown method, origins that do not fit into the log, or nobody who pays within a horizon.
     """
     made = maker(name)(seed, **({} if device is None else {"device": device}))
     origins = rolling_origins(log, setup.horizons, test=1, val=0, spacing=setup.spacing, history=setup.history)
     tasks = [setup.task(log, cutoff) for cutoff in (*origins.train, *origins.test)]
+    check_payers(tasks[:-1])
     made.fit(tasks[:-1], tasks[-1:])
     card = {
         "has_items": log.has_items,

@@ -121,3 +121,18 @@ def test_what_is_refused():
         paired_bootstrap([draw()], draws=0)
     with pytest.raises(ValueError, match="alike in length"):
         Sample(np.arange(3), np.zeros(3), np.zeros(3), np.zeros(2))
+
+
+def test_memory_is_bounded_by_users_as_by_members(monkeypatch):
+    """Samples of different users: there are more users in all than members in any."""
+    value = np.ones(50)
+    samples = [Sample(np.arange(50) + 50 * place, value, np.arange(50.0), -np.arange(50.0)) for place in range(8)]
+    whole = paired_bootstrap(samples, draws=20, metric=bootstrap.weighted_bias)
+    seen = []
+    drawn = bootstrap._drawn
+    monkeypatch.setattr(bootstrap, "_CELLS", 800)
+    monkeypatch.setattr(
+        bootstrap, "_drawn", lambda rng, draws, users: seen.append(draws * users) or drawn(rng, draws, users)
+    )
+    assert paired_bootstrap(samples, draws=20, metric=bootstrap.weighted_bias) == whole
+    assert max(seen) <= 800

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from graphfm.bundle import CheckpointError
 from graphfm.cli import app
 from graphfm.data.purchases import DAY
-from graphfm.ltv import BTYD, Maker, Mean, SingleTask, Tweedie, make_task
+from graphfm.ltv import BTYD, Forecast, Maker, Mean, SingleTask, Tweedie, make_task
 from graphfm.ltv.evaluate import Setup
 from graphfm.ltv.leaderboard import leaderboards
 from graphfm.ltv.saved import Scorer, fit_scorer
@@ -183,6 +183,29 @@ def test_a_model_for_another_log(run, shop, tmp_path):
     found = run(*predict[:3], "--log", shop, *COLUMNS, "--out", tmp_path / "p.xlsx")
     assert "must end in .parquet" in found.output
     assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize("method", ["Mean", "GRePO(epochs=1,width=4,graph=False)"])
+def test_nobody_to_learn_from_at_the_fit(run, tmp_path, method):
+    path = tmp_path / "free.csv"
+    bad([("a", "x", f"2024-{m:02}-{d:02}", 0.0) for m in range(1, 13) for d in (1, 15)]).to_csv(path, index=False)
+    found = run("fit", "--log", path, "--out", tmp_path / "m", "--method", method, "--who", "all")
+    assert found.exit_code == 2
+    assert "pays within 3 days" in found.output
+
+
+class Boundless(Mean):
+    """Says that chances are not numbers."""
+
+    def predict(self, task):
+        found = super().predict(task)
+        return Forecast(np.full_like(found.pay, np.nan), found.mean)
+
+
+def test_no_forecast_that_is_not_finite_is_written():
+    scorer = fit_scorer(LOG, "test_ltv_commands:Boundless", Setup((3, 14), unit="user", who="all"))
+    with pytest.raises(ValueError, match="not finite"):
+        next(scorer.table(LOG, 190 * DAY))
 
 
 class Forgetful(Mean):

@@ -115,9 +115,7 @@ def adapt(
     with isolated_rng(seed, where):
         fitted = _prepare(pretrained, data, int(y.max()) + 1, recipe.method, hops, skip, where, ego, seed)
         if carry:
-            fitted.coordinators = _carried(pretrained, where)
-            if ego is not None and isinstance(fitted.coordinators, Coordinators):
-                raise ValueError("carry=True joins coordinators to the whole graph: not with ego graphs.")
+            fitted.coordinators = _carried(pretrained, where, ego)
         target = Target(fitted, data, split, y, where)
         _freeze(fitted, recipe, seed, pretrained.pretext)
         fit_frozen(fitted, target)
@@ -127,10 +125,9 @@ def adapt(
         "method": recipe.name if method == "finetune" else method,
         "seed": seed,
         "train_nodes": split.train.numel(),
-        **({} if ego is None else {"ego": repr(ego)}),
         "trained_parameters": numbers(trained(fitted, recipe.method)),
         "seconds": time.perf_counter() - started,
-    }
+    } | ({} if ego is None else {"ego": repr(ego)})
     return fitted
 
 
@@ -159,11 +156,13 @@ def _prepare(
     return Fitted(backbone, projection, readout.to(device), head.to(device), classes, card)
 
 
-def _carried(pretrained: Pretrained, device: torch.device) -> Coordinators | TokenPrompts:
+def _carried(pretrained: Pretrained, device: torch.device, ego: Egos | None) -> Coordinators | TokenPrompts:
     if pretrained.coordinators is None:
         raise ValueError("carry=True needs a model that was pretrained with coordinators; this one has none.")
     if isinstance(pretrained.coordinators, Tokens):
         return TokenPrompts.of(pretrained.coordinators).to(device)
+    if ego is not None:
+        raise ValueError("carry=True joins coordinators to the whole graph: not with ego graphs.")
     return copy.deepcopy(pretrained.coordinators).to("cpu")
 
 

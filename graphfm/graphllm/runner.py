@@ -239,14 +239,8 @@ def _measure(cell: _Cell, folder: Path) -> Result | None:
 
 def _spent(method: Method) -> dict[str, float]:
     """Tokens and price that a method counted in ``usage``, if it talks to a model."""
-    usage = getattr(method, "usage", None)
-    if usage is None:
-        return {}
-    return {
-        "prompt_tokens": float(usage.prompt_tokens),
-        "completion_tokens": float(usage.completion_tokens),
-        "price": float(usage.price),
-    }
+    usage, counted = getattr(method, "usage", None), ("prompt_tokens", "completion_tokens", "price")
+    return {} if usage is None else {name: float(getattr(usage, name)) for name in counted}
 
 
 def _fail(empty: Result, error: Exception, folder: Path) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graphfm.ltv.btyd import BTYD
     from graphfm.ltv.controls import FewerPayers, RewiredGRePO, rewired
     from graphfm.ltv.dominance import hypervolume
-    from graphfm.ltv.evaluate import Setup, evaluate_ltv
+    from graphfm.ltv.evaluate import evaluate_ltv
     from graphfm.ltv.forecast import Forecast
     from graphfm.ltv.front import ParetoFront
     from graphfm.ltv.gammagamma import GammaGamma
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from graphfm.ltv.plain import HistoricMean, Mean, Zero
     from graphfm.ltv.population import Population, choose
     from graphfm.ltv.pretraining import PurchaseEncoder
+    from graphfm.ltv.setup import Setup
     from graphfm.ltv.single_task import SingleTask
     from graphfm.ltv.sweep import ParetoSweep, preference_grid
     from graphfm.ltv.task import Task, make_task
@@ -56,7 +57,7 @@ _WHERE = {
     "PurchaseEncoder": "pretraining",
     "RewiredGRePO": "controls",
     "Sample": "bootstrap",
-    "Setup": "evaluate",
+    "Setup": "setup",
     "SingleTask": "single_task",
     "Task": "task",
     "Tweedie": "tweedie",

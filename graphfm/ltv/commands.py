@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from graphfm.data.purchases import Purchases
-    from graphfm.ltv.evaluate import Setup
+    from graphfm.ltv.setup import Setup
 
 __all__ = ["ltv_app"]
 
@@ -159,8 +159,8 @@ def predict(
 
 
 def _setup(horizons: str, unit: str, who: str, days: float, **others: Any) -> Setup:
-    from graphfm.ltv.evaluate import Setup
     from graphfm.ltv.labels import check_horizons
+    from graphfm.ltv.setup import Setup
 
     try:
         wanted = check_horizons([float(part) for part in horizons.split(",")])

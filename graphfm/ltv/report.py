@@ -15,6 +15,7 @@ from graphfm.ltv.evaluate import DRIFT, predictions_of
 from graphfm.ltv.front_plot import front_svg
 from graphfm.ltv.leaderboard import Board, Row, leaderboards
 from graphfm.ltv.plain import Zero
+from graphfm.ltv.report_figures import number, percent
 from graphfm.ltv.report_front import Front, read_front
 from graphfm.report import plots
 from graphfm.report.style import CSS
@@ -137,10 +138,10 @@ def _table(board: Board) -> str:
     ]
     body = []
     for place, row in enumerate(board.rows):
-        cells = [_number(row.at("gini", days)) for days in board.horizons]
-        cells += [_number(row.metrics["gini"]), _behind(row, place == 0)]
-        cells += [_number(row.at("auc", last)), _number(row.at("bias", last), 2), _number(row.at("nmae", last), 2)]
-        cells += [_percent(row.at("top_recall", last)), _percent(row.metrics["violations"]), _number(row.seconds, 1)]
+        cells = [number(row.at("gini", days)) for days in board.horizons]
+        cells += [number(row.metrics["gini"]), _behind(row, place == 0)]
+        cells += [number(row.at("auc", last)), number(row.at("bias", last), 2), number(row.at("nmae", last), 2)]
+        cells += [percent(row.at("top_recall", last)), percent(row.metrics["violations"]), number(row.seconds, 1)]
         columns = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         best = " class=best" if place == 0 else ""
         body.append(f'<tr{best}><td class="method">{escape(row.method)}</td>{columns}</tr>')
@@ -154,7 +155,7 @@ def _behind(row: Row, leads: bool) -> str:
     if leads or one is None:
         return "<small>leads</small>" if leads else "-"
     style = "worse" if one.low > 0 else "unclear"
-    return f'<span class="{style}">{_number(one.mean)} <small>[{_number(one.low)}, {_number(one.high)}]</small></span>'
+    return f'<span class="{style}">{number(one.mean)} <small>[{number(one.low)}, {number(one.high)}]</small></span>'
 
 
 def _legend(shown: dict[str, int]) -> str:
@@ -247,7 +248,7 @@ def _parts(board: Board) -> str:
     for name in names:
         members = rows[0].metrics.get(f"members|{name}", math.nan) if rows else math.nan
         payers = rows[0].at("payers", longest, name) if rows else math.nan
-        cells = [f"{members:,.0f}", _percent(payers), *(_number(row.at("gini", longest, name)) for row in rows)]
+        cells = [f"{members:,.0f}", percent(payers), *(number(row.at("gini", longest, name)) for row in rows)]
         columns = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         body.append(f'<tr><td class="method">{escape(name)}</td>{columns}</tr>')
     heads = ["members", "payers", *(row.method for row in rows)]
@@ -295,11 +296,3 @@ def _method(boards: Sequence[Board]) -> str:
 def _mean(curves: Sequence[np.ndarray]) -> np.ndarray:
     defined = [curve for curve in curves if np.isfinite(curve).all()]
     return np.mean(defined, axis=0) if defined else np.asarray(curves[0])
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return "-" if math.isnan(value) else f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}&nbsp;%" if value < 0.1 else f"{100 * value:.0f}&nbsp;%"

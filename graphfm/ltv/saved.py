@@ -13,11 +13,11 @@ import numpy as np
 
 from graphfm.bundle import CheckpointError, read_bundle, refusing, write_bundle
 from graphfm.data.purchases import Purchases, show_time
-from graphfm.ltv.evaluate import Setup
 from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.maker import Method, maker
 from graphfm.ltv.origins import rolling_origins
 from graphfm.ltv.plain import check_payers
+from graphfm.ltv.setup import Setup
 from graphfm.ltv.table import as_columns
 from graphfm.ltv.task import Task
 

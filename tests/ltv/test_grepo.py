@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from planted_log import HORIZONS, planted_log, small_encoder, tasks
 from graphfm.data.purchases import DAY, LeakError, Purchases
 from graphfm.ltv import GRePO, Mean, SingleTask, ZILNHead, audit_leaks, ltv_scores, make_task, monotonicity_violations
 from graphfm.ltv.supervised import losses_of
-from graphfm.pareto import EPO, MGDA, MGDAUB, SmoothTchebycheff, UncertaintyWeighting, UPGrad, WeightedSum
+from graphfm.pareto import EPO, MGDA, MGDAUB, SmoothTchebycheff, UncertaintyWeighting, WeightedSum
 
+NEEDS_TORCHJD = pytest.mark.skipif(find_spec("torchjd") is None, reason="needs the extra torchjd")
 LOG = planted_log()
 TRAIN, VAL, TEST = tasks(LOG, (50, 64)), tasks(LOG, (78,)), tasks(LOG, (92,))[0]
 ENCODER = small_encoder().fit([task.snapshot for task in TRAIN])
@@ -61,7 +63,7 @@ def test_more_days_are_never_worth_less(fitted):
         {"combine": MGDA, "head": ZILNHead},
         {"combine": "MGDA(lower=0.2)"},
         {"combine": MGDAUB(), "item_embedding": True},
-        {"combine": UPGrad()},
+        pytest.param({"combine": "UPGrad"}, marks=NEEDS_TORCHJD),
         {"combine": EPO((2, 1, 1))},
         {"combine": SmoothTchebycheff()},
     ],

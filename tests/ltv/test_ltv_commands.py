@@ -11,9 +11,9 @@ from graphfm.bundle import CheckpointError
 from graphfm.cli import app
 from graphfm.data.purchases import DAY
 from graphfm.ltv import BTYD, Forecast, Maker, Mean, SingleTask, Tweedie, make_task
-from graphfm.ltv.evaluate import Setup
 from graphfm.ltv.leaderboard import leaderboards
 from graphfm.ltv.saved import Scorer, fit_scorer
+from graphfm.ltv.setup import Setup
 from graphfm.results import read
 
 pandas = pytest.importorskip("pandas")

@@ -11,10 +11,11 @@ from ltv_logs import log_of, random_log
 from graphfm.data.purchases import DAY, LeakError
 from graphfm.ltv import HistoricMean, Mean, Zero, ltv_scores, make_task, rolling_origins
 from graphfm.ltv.cohorts import cohorts
-from graphfm.ltv.evaluate import DRIFT, TASK, Setup, evaluate_ltv, predictions_of
+from graphfm.ltv.evaluate import DRIFT, TASK, evaluate_ltv, predictions_of
 from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.maker import Maker, maker
 from graphfm.ltv.scoring import score
+from graphfm.ltv.setup import Setup
 from graphfm.results import read
 
 LOG = random_log(3000, days=200)

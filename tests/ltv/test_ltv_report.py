@@ -12,7 +12,6 @@ from ltv_logs import random_log
 
 from graphfm.ltv import HistoricMean, Maker, Mean, normalised_gini
 from graphfm.ltv.evaluate import evaluate_ltv
-from graphfm.ltv.setup import Setup
 from graphfm.ltv.gini import gini
 from graphfm.ltv.leaderboard import leaderboards
 from graphfm.ltv.maker import maker
@@ -20,6 +19,7 @@ from graphfm.ltv.metrics import decile_mape
 from graphfm.ltv.report import write_ltv_report
 from graphfm.ltv.report_front import Front, read_front, write_front
 from graphfm.ltv.report_plots import decile_sums, gini_curve
+from graphfm.ltv.setup import Setup
 from graphfm.results import Result, append
 
 pytest.importorskip("matplotlib")

@@ -2,3 +2,5 @@
 
 Everything here can be had from :mod:`graphfm.graphllm`; nothing heavy is imported before it is used.
 """
+
+__all__: list[str] = []

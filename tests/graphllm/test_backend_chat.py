@@ -37,11 +37,19 @@ class Script:
             self.headers.append(dict(request.headers))
             self.times.append(time.monotonic())
             step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+        left = []
+
+        def leave():
+            with self.lock:
+                self.at_once -= not left
+                left.append(True)
+
+        # Told before the last byte goes out: the client may well be back before this thread runs again.
+        request.leave = leave
         try:
             step(request, body)
         finally:
-            with self.lock:
-                self.at_once -= 1
+            leave()
 
 
 def reply(content, status=200, kind="application/json", delay=0.0, **headers):
@@ -54,6 +62,7 @@ def reply(content, status=200, kind="application/json", delay=0.0, **headers):
             request.send_header(key.replace("_", "-"), value)
         request.send_header("Content-Length", str(len(blob)))
         request.end_headers()
+        request.leave()
         request.wfile.write(blob)
 
     return step

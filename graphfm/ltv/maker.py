@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 
 from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.task import Task
-from graphfm.names import find
+from graphfm.names import find, literals
 
 __all__ = ["Maker", "Method", "maker"]
 
@@ -72,11 +71,10 @@ def maker(text: str) -> Maker:
     """
     name, bracket, inside = text.strip().partition("(")
     try:
-        call = ast.parse(f"f({inside if bracket else ')'}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(one.arg is None for one in call.keywords):
+        placed, arguments = literals(f"({inside}") if bracket else ([], {})
+        if placed:
             raise ValueError("arguments must be given by name")
-        arguments = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
-    except (SyntaxError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(
             f"method {text!r} cannot be read: write it like TwoStage or TwoStage(neighbours=True, rounds=200), with "
             f"plain values ({error})."

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 from typing import Any
 
-from graphfm.names import find
+from graphfm.names import find, literals
 
 __all__ = ["part_of"]
 
@@ -25,9 +24,9 @@ def part_of(package: str, text: str) -> Any:
     if not bracket:
         return found
     try:
-        call = ast.parse(f"f({inside}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(one.arg is None for one in call.keywords):
+        placed, named = literals(f"({inside}")
+        if placed:
             raise ValueError("arguments must be given by name")
-        return found(**{str(one.arg): ast.literal_eval(one.value) for one in call.keywords})
-    except (SyntaxError, TypeError, ValueError) as error:
+        return found(**named)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{text!r}: write it like Name or Name(key=value), with plain values ({error}).") from error

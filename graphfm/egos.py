@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,18 +115,22 @@ class EgoReadout(nn.Module):
 
         ``reach`` does not matter here: what is farther away is not in them.
         """
-        part, data = self._cut(inputs, inputs.adj.to("cpu"), nodes.cpu())
+        host = inputs.adj.to("cpu")
+        part, data = self._cut(inputs, host, bounded(host, nodes.cpu(), self.hops, self.at_most))
         return part, lambda h: self._normalised(self._parts(h, part.x, data))
 
     def _in_parts(self, network: nn.Module, inputs: Inputs, nodes: Tensor) -> Iterator[list[Tensor]]:
         host = inputs.adj.to("cpu")
         for chunk in bounded(host, nodes, self.hops, self.at_most):
-            part, data = self._cut(inputs, host, chunk)
+            part, data = self._cut(inputs, host, [chunk])
             yield self._parts(part.embed(network), part.x, data)
 
-    def _cut(self, inputs: Inputs, host: Adjacency, centres: Tensor) -> tuple[Inputs, Data]:
+    def _cut(self, inputs: Inputs, host: Adjacency, chunks: list[Tensor]) -> tuple[Inputs, Data]:
+        """The ego graphs of all chunks side by side, found chunk by chunk."""
         most = min(self.at_most, host.num_nodes)
-        members = ego_nets(host, centres, hops=self.hops, max_hops=self.hops, at_least=0, at_most=most, luck=self._luck)
+        how: Any = {"hops": self.hops, "max_hops": self.hops, "at_least": 0, "at_most": most, "luck": self._luck}
+        centres = torch.cat([torch.empty(0, dtype=torch.long), *chunks])
+        members = torch.cat([torch.empty(0, most, dtype=torch.long), *(ego_nets(host, c, **how) for c in chunks)])
         data = induced_subgraphs(host, members).take(torch.arange(centres.numel()))
         data.root = torch.nonzero(data.node == centres[data.batch]).flatten()
         weight = None if host.weight is None else host.weight[data.edge]

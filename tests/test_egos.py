@@ -1,5 +1,7 @@
 """Node tasks through ego graphs: against graphs cut out one by one, whatever the batch, and nothing of labels."""
 
+from unittest import mock
+
 import pytest
 import torch
 from test_adapt import scramble
@@ -86,6 +88,10 @@ def test_parts_of_any_size_give_the_same(monkeypatch):
         assert len(parts) > 5
         assert max(p.numel() for p in parts) <= rows // 7
         torch.testing.assert_close(readout.everywhere(network, inputs), whole)
+        with mock.patch.object(egos, "ego_nets", wraps=egos.ego_nets) as find:
+            part, read = readout.of(torch.arange(40), inputs, None)
+        assert [call.args[1].numel() for call in find.call_args_list] == [p.numel() for p in parts]
+        torch.testing.assert_close(read(part.embed(network)), whole)
 
 
 def test_a_cut_ego_graph_holds_its_centre_and_a_fair_choice():
@@ -97,8 +103,8 @@ def test_a_cut_ego_graph_holds_its_centre_and_a_fair_choice():
     chosen = []
     for seed in range(60):
         readout = EgoReadout(2, 1, 11, seed=seed)
-        _, alone = readout._cut(inputs, inputs.adj, torch.tensor([0]))
-        _, among = readout._cut(inputs, inputs.adj, torch.tensor([5, 0, 9]))
+        _, alone = readout._cut(inputs, inputs.adj, [torch.tensor([0])])
+        _, among = readout._cut(inputs, inputs.adj, [torch.tensor([5, 0, 9])])
         assert torch.equal(among.node[among.batch == 1], alone.node)
         assert alone.node.numel() == 11
         assert alone.node[alone.root].tolist() == [0]
@@ -115,7 +121,7 @@ def test_weights_of_edges_go_where_the_features_are():
     """The device "meta" stands in for one beside the CPU."""
     _, _, _, inputs = drawn()
     elsewhere = Inputs(inputs.x.to("meta"), inputs.adj)
-    part, _ = EgoReadout(5, 1)._cut(elsewhere, inputs.adj, torch.tensor([0, 3]))
+    part, _ = EgoReadout(5, 1)._cut(elsewhere, inputs.adj, [torch.tensor([0, 3])])
     assert part.adj.weight.numel() == part.adj.num_edges > 0
     assert {t.device.type for t in (part.x, part.adj.weight, part.adj.col, part.adj.rowptr)} == {"meta"}
 

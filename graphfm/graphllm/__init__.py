@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from graphfm.graphllm.backends.chat import BudgetError, ChatError, OpenAIChat
     from graphfm.graphllm.backends.sentence import SentenceEncoder
     from graphfm.graphllm.backends.tfidf import TfidfEncoder
-    from graphfm.graphllm.backends.tiny import tiny_llama
+    from graphfm.graphllm.backends.tiny import tiny_bert, tiny_llama
     from graphfm.graphllm.catalogue import find_method, methods
     from graphfm.graphllm.enhancers.tape import TAPE, LocalTAPE
     from graphfm.graphllm.method import Method, Supervised, ZeroShot
@@ -66,6 +66,7 @@ _WHERE = {
     "methods": "catalogue",
     "near_duplicates": "overlap",
     "run": "runner",
+    "tiny_bert": "backends.tiny",
     "tiny_llama": "backends.tiny",
     "write_glbench_report": "page",
 }
@@ -104,6 +105,7 @@ __all__ = [
     "methods",
     "near_duplicates",
     "run",
+    "tiny_bert",
     "tiny_llama",
     "write_glbench_report",
 ]

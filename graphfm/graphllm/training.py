@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from graphfm.data.splits import Split
 
-__all__ = ["accuracy", "train_nodes"]
+__all__ = ["accuracy", "train_nodes", "validation_score"]
 
 
 def accuracy(scores: Tensor, y: Tensor, nodes: Tensor) -> float:
@@ -64,10 +64,14 @@ def train_nodes(
     module.eval()
 
 
+def validation_score(logits: Tensor, y: Tensor) -> tuple[float, float]:
+    """Accuracy and negative loss of ``[M, C]`` logits under labels ``[M]``: of equal accuracies the lower loss wins."""
+    right = float((logits.argmax(1) == y).double().mean())
+    return right, -float(F.cross_entropy(logits, y))
+
+
 @torch.no_grad()
 def _score(module: nn.Module, logits: Callable[[], Tensor], y: Tensor, val: Tensor) -> tuple[float, float]:
-    """Accuracy and negative loss on the validation nodes."""
+    """Of the validation nodes, in evaluation mode."""
     module.eval()
-    found = logits()[val]
-    right = float((found.argmax(1) == y[val]).double().mean())
-    return right, -float(F.cross_entropy(found, y[val]))
+    return validation_score(logits()[val], y[val])

@@ -7,7 +7,8 @@ import torch
 
 pytest.importorskip("transformers", reason="the extra llm is not installed")
 
-from graphfm.graphllm import tiny_llama
+from graphfm.graphllm import tiny_bert, tiny_llama
+from graphfm.graphllm.backends.masking import masked_tokens
 from graphfm.graphllm.backends.prompts import question
 from graphfm.graphllm.backends.tiny import word_tokenizer
 
@@ -58,7 +59,42 @@ def test_it_learns_to_answer_with_the_class_name_that_it_reads():
     assert lm.score([f"{text} {question(labels)}" for text in said], labels).argmax(1).tolist() == [0, 1, 2]
 
 
+def test_the_encoder_learns_to_fill_gaps_and_is_made_alike_by_the_same_seed():
+    kinds = [f"{a} {b} {c}" for a in "xyz" for b, c in [("one", "two"), ("three", "four")]]
+    state = torch.get_rng_state()
+    one, two, raw = (tiny_bert(kinds, steps=steps, lr=1e-2, batch=16) for steps in (60, 60, 0))
+    assert torch.equal(state, torch.get_rng_state())
+    assert one.name == two.name != raw.name
+    assert torch.equal(one.encode(kinds), two.encode(kinds))
+    assert (one.dim, one.max_tokens, one.count(["", "x " * 99]).cut) == (32, 64, 1)
+    ids = one.tokenizer("x three")["input_ids"]
+    assert one.tokenizer.convert_ids_to_tokens(ids) == ["<s>", "x", "three", "</s>"]
+
+
+def test_masks_are_berts():
+    tokenizer = word_tokenizer([" ".join("abcdefgh")] * 2, masked=True)
+    row = tokenizer("a b c d e f g h")["input_ids"]
+    ids = torch.tensor([row + [tokenizer.pad_token_id] * 2] * 4000)
+    shown, told = masked_tokens(ids, tokenizer, torch.Generator().manual_seed(0))
+    chosen = told != -100
+    assert torch.equal(told[chosen], ids[chosen])
+    assert torch.equal(shown[~chosen], ids[~chosen])
+    assert not chosen[:, [0, 9, 10, 11]].any(), "special tokens are left alone"
+    assert chosen[:, 1:9].double().mean().item() == pytest.approx(0.15, abs=0.01)
+    assert (shown[chosen] == tokenizer.mask_token_id).double().mean().item() == pytest.approx(0.8, abs=0.03)
+    assert (shown[chosen] == ids[chosen]).double().mean().item() == pytest.approx(0.1, abs=0.03)
+    never = masked_tokens(ids[:1], tokenizer, torch.Generator().manual_seed(0), rate=0.0)[1]
+    assert (never != -100).sum() == 1, "one at least"
+    assert (masked_tokens(ids[:1, :1], tokenizer)[1] == -100).all(), "none where there is none to choose"
+    with pytest.raises(ValueError, match="no mask token"):
+        masked_tokens(ids, word_tokenizer(TEXTS))
+
+
 def test_bad_input():
+    with pytest.raises(ValueError, match="hidden must be a multiple of 16"):
+        tiny_bert(TEXTS, hidden=20)
+    with pytest.raises(ValueError, match="no words to train on"):
+        tiny_bert(["", " "])
     for settings in ({"hidden": 20}, {"layers": 0}, {"length": 1}, {"length": 17}, {"steps": -1}):
         with pytest.raises(ValueError, match="hidden must be a multiple of 16"):
             tiny_llama(TEXTS, **SMALL | settings)

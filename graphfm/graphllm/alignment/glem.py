@@ -15,6 +15,7 @@ from graphfm.data.splits import Split
 from graphfm.graphllm.method import Supervised
 from graphfm.graphllm.texts import adjacency, node_texts, num_classes
 from graphfm.graphllm.training import accuracy
+from graphfm.graphllm.tuned import tuned_copy
 from graphfm.nn import Adjacency
 from graphfm.rng import isolated_rng
 
@@ -94,7 +95,7 @@ class GLEM(Supervised):
             raise ValueError(
                 f"rounds must not be negative, alpha and beta in [0, 1], got {rounds}, {alpha} and {beta}."
             )
-        self.lm, self.rounds, self.alpha, self.beta = copy.deepcopy(tunable), rounds, alpha, beta
+        self.lm, self.rounds, self.alpha, self.beta = tuned_copy(tunable), rounds, alpha, beta
         self.steps, self.batch, self.lm_lr = steps, batch, lm_lr
         self.hidden, self.lr, self.epochs = hidden, lr, epochs
 

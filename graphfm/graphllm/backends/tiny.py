@@ -1,10 +1,11 @@
-"""A causal language model small enough to train on the spot, over the words of the dataset at hand."""
+"""Language models small enough to train on the spot, over the words of the dataset at hand."""
 
 from __future__ import annotations
 
 import collections
 import hashlib
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,20 +16,23 @@ from graphfm.device import as_device
 from graphfm.graphllm.backends import extras
 from graphfm.graphllm.backends.base import check_texts
 from graphfm.graphllm.backends.causal import LocalLM
+from graphfm.graphllm.backends.masking import masked_tokens
 from graphfm.graphllm.backends.prompts import label_tokens, question
+from graphfm.graphllm.backends.sentence import SentenceEncoder
 
-__all__ = ["tiny_llama", "word_tokenizer"]
+__all__ = ["tiny_bert", "tiny_llama", "word_tokenizer"]
 
-_PAD, _UNK, _START, _END = "<pad>", "<unk>", "<s>", "</s>"
+_PAD, _UNK, _START, _END, _MASK = "<pad>", "<unk>", "<s>", "</s>", "<mask>"
 _PARTS = re.compile(r"\w+|[^\w\s]")
 _PLAIN = [*".,:;?!()[]<>/=\"'-0123456789", *"Question the classes are Which class is node of Answer".split()]
 
 
-def word_tokenizer(texts: Sequence[str], labels: Sequence[str] = (), *, size: int = 4096) -> Any:
+def word_tokenizer(texts: Sequence[str], labels: Sequence[str] = (), *, size: int = 4096, masked: bool = False) -> Any:
     """A tokenizer of transformers with a token for each word: those of the labels, then the most frequent of the texts.
 
     Case counts, punctuation stands alone, a text starts with ``<s>``, an unknown word is ``<unk>``. Ties in frequency
-    go by the alphabet, so that the same texts give the same tokens.
+    go by the alphabet, so that the same texts give the same tokens. ``masked`` is for masked language models: there is
+    a ``<mask>``, and a text ends with ``</s>``.
 
     Raises:
         ValueError: ``size`` has no room for the labels.
@@ -37,7 +41,8 @@ def word_tokenizer(texts: Sequence[str], labels: Sequence[str] = (), *, size: in
     tokenizers = extras.tokenizers()
     count = collections.Counter(word for text in check_texts(texts) for word in _PARTS.findall(text))
     wanted = [word for label in check_texts(labels, "labels") for word in _PARTS.findall(label)]
-    first = list(dict.fromkeys([_PAD, _UNK, _START, _END, *wanted, *_PLAIN]))
+    special = [_PAD, _UNK, _START, _END, *([_MASK] if masked else [])]
+    first = list(dict.fromkeys([*special, *wanted, *_PLAIN]))
     if len(first) > size:
         raise ValueError(f"size must be at least {len(first)}, for the labels and punctuation, got {size}.")
     common = sorted(count, key=lambda word: (-count[word], word))
@@ -46,11 +51,79 @@ def word_tokenizer(texts: Sequence[str], labels: Sequence[str] = (), *, size: in
     split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(_PARTS.pattern), "removed", invert=True)
     inner.pre_tokenizer = split
     inner.post_processor = tokenizers.processors.TemplateProcessing(
-        single=f"{_START} $A", special_tokens=[(_START, words.index(_START))]
+        single=f"{_START} $A {_END}" if masked else f"{_START} $A",
+        special_tokens=[(token, words.index(token)) for token in (_START, _END)],
     )
+    names = {"cls_token": _START, "sep_token": _END, "mask_token": _MASK} if masked else {}
     return library.PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token=_PAD, unk_token=_UNK, bos_token=_START, eos_token=_END
+        tokenizer_object=inner, pad_token=_PAD, unk_token=_UNK, bos_token=_START, eos_token=_END, **names
     )
+
+
+def tiny_bert(
+    texts: Sequence[str],
+    labels: Sequence[str] = (),
+    *,
+    hidden: int = 32,
+    layers: int = 2,
+    context: int = 64,
+    vocabulary: int = 4096,
+    steps: int = 100,
+    batch: int = 32,
+    lr: float = 3e-3,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> SentenceEncoder:
+    """A BERT (Devlin et al., 2019) of two layers, 32 wide, trained on the spot, as an encoder that averages its tokens.
+
+    It stands in for a real encoder where methods that train one are tested, as :func:`tiny_llama` does for a causal
+    model; what it can do is no evidence about language models. It learns to fill in masked words of ``texts``, of
+    which it sees all that it is given, and no labels of nodes.
+
+    Args:
+        texts: to train on.
+        labels: class names, whose words get tokens even where no text has them.
+        hidden: width D, a multiple of 16.
+        layers: number of layers.
+        context: longest text, in tokens.
+        vocabulary: most tokens, see :func:`word_tokenizer`.
+        steps: of AdamW; 0 leaves the weights random.
+        batch: texts a step.
+        lr: largest learning rate; it falls to zero as a cosine does.
+        seed: of weights, batches and masks.
+        device: where to train and stay.
+
+    Raises:
+        ImportError: the extra ``llm`` is not installed.
+        ValueError: sizes that cannot be, or nothing to train on.
+    """
+    if hidden < 16 or hidden % 16 or layers < 1 or steps < 0 or batch < 1 or context < 3:
+        raise ValueError(
+            "hidden must be a multiple of 16, layers and batch at least 1, steps at least 0, context at least 3; "
+            f"got {hidden}, {layers}, {batch}, {steps}, {context}."
+        )
+    library = extras.transformers()
+    tokenizer = word_tokenizer(texts, labels, size=vocabulary, masked=True)
+    config = library.BertConfig(
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+        num_attention_heads=hidden // 16, max_position_embeddings=context, pad_token_id=tokenizer.pad_token_id,
+        type_vocab_size=1,
+    )  # fmt: skip
+    tokenizer.model_max_length = context
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = library.BertForMaskedLM(config).to(as_device(device))
+        if steps:
+            gaps = _gaps(tokenizer, texts, batch, torch.Generator().manual_seed(seed))
+            _train(model, [gaps], steps, lr, pad=tokenizer.pad_token_id)
+        whole = library.BertModel(config)
+    whole.load_state_dict(model.bert.state_dict(), strict=False)
+    with tempfile.TemporaryDirectory() as folder:
+        whole.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        encoder = SentenceEncoder(folder, device=device)
+    encoder.path, encoder.name = "tiny-bert", f"tiny-bert-{seed} {_digest(model)} max_tokens={encoder.max_tokens}"
+    return encoder
 
 
 def tiny_llama(
@@ -127,6 +200,21 @@ Batch = tuple[Tensor, Tensor]
 """Token ids ``[B, T]``, padded on the right, and the ids to be told, -100 where nothing is."""
 
 
+def _gaps(tokenizer: Any, texts: Sequence[str], batch: int, random: torch.Generator) -> Callable[[], Batch]:
+    """Random texts with words masked out."""
+    full = [text for text in texts if text.strip()]
+    if not full:
+        raise ValueError("texts hold no words to train on.")
+    rows = [torch.tensor(ids) for ids in tokenizer(full, truncation=True)["input_ids"]]
+
+    def draw() -> Batch:
+        chosen = torch.randint(len(rows), (batch,), generator=random).tolist()
+        ids = nn.utils.rnn.pad_sequence([rows[i] for i in chosen], True, tokenizer.pad_token_id)
+        return masked_tokens(ids, tokenizer, random)
+
+    return draw
+
+
 def _windows(
     tokenizer: Any, texts: Sequence[str], batch: int, length: int, random: torch.Generator
 ) -> Callable[[], Batch]:
@@ -172,15 +260,18 @@ def _exercises(
     return draw
 
 
-def _train(model: nn.Module, kinds: Sequence[Callable[[], Batch]], steps: int, lr: float) -> None:
-    """``steps`` of AdamW, on batches of each kind in turn."""
+def _train(
+    model: nn.Module, kinds: Sequence[Callable[[], Batch]], steps: int, lr: float, pad: int | None = None
+) -> None:
+    """``steps`` of AdamW, on batches of each kind in turn; ``pad`` where the model looks both ways."""
     optimiser = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     device = next(model.parameters()).device
     model.train()
     for step in range(steps):
         ids, told = kinds[step % len(kinds)]()
-        loss = model(input_ids=ids.to(device), labels=told.to(device), use_cache=False).loss
+        more = {"use_cache": False} if pad is None else {"attention_mask": (ids != pad).to(device)}
+        loss = model(input_ids=ids.to(device), labels=told.to(device), **more).loss
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

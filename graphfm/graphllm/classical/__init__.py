@@ -1,4 +1,4 @@
-"""Methods without a language model in the loop: graph networks and rules on frozen text vectors."""
+"""Graph networks and rules on frozen text vectors, and language models that do not see the graph."""
 
 from graphfm.graphllm.classical.correct_and_smooth import CorrectAndSmooth
 from graphfm.graphllm.classical.gat import GAT
@@ -7,6 +7,7 @@ from graphfm.graphllm.classical.gin import GIN
 from graphfm.graphllm.classical.label_propagation import LabelPropagation
 from graphfm.graphllm.classical.linear_gnns import LinearGNNs
 from graphfm.graphllm.classical.lm_head import LMHead
+from graphfm.graphllm.classical.lm_tuning import LMTuning
 from graphfm.graphllm.classical.mlp import MLP
 from graphfm.graphllm.classical.sage import SAGE
 from graphfm.graphllm.classical.sgc import SGC
@@ -21,6 +22,7 @@ __all__ = [
     "SGC",
     "CorrectAndSmooth",
     "LMHead",
+    "LMTuning",
     "LabelPropagation",
     "LinearGNNs",
     "TunedGCN",

@@ -16,9 +16,11 @@ from graphfm.nn import Adjacency
 # What each trains, and settings under which it trains in seconds.
 TRAINED = {
     "LLaGA": {"projector.weight", "projector.bias"},
+    "LLaGANeighbours": {"projector.weight", "projector.bias"},
 }
 QUICK = {
     "LLaGA": {"lr": 1e-2, "epochs": 10},
+    "LLaGANeighbours": {"lr": 1e-2, "epochs": 10, "fanout": 6},
 }
 
 
@@ -119,7 +121,7 @@ def test_llaga_asks_with_projected_hops_between_the_words(lm, graph):
     x = WordVectors().encode(graph.text)
     nodes = [3, 77]
     fields = hops(x, adjacency(graph), 4)[nodes]
-    tokens = fields @ method.projector.weight.T + method.projector.bias
+    tokens = method.modules["projector"](fields)
     start = lm.embed(torch.tensor([[lm.tokenizer.bos_token_id]])).expand(2, -1, -1)
     asked = lm.tokenizer(question(graph.label_text), add_special_tokens=False, return_tensors="pt")["input_ids"]
     prompt = torch.cat([start, tokens, lm.embed(asked).expand(2, -1, -1)], dim=1)
@@ -131,6 +133,28 @@ def test_llaga_asks_with_projected_hops_between_the_words(lm, graph):
             for at, token in enumerate(ids):
                 wanted[:, label] += told[:, prompt.size(1) - 1 + at, token]
     torch.testing.assert_close(method.predict(graph)[nodes], wanted.softmax(1), atol=1e-4, rtol=0)
+
+
+def test_the_neighbourhood_template_is_the_tree_place_by_place(lm, graph):
+    """Each place its vector and its row of the encoding, projected; zeros where nobody is."""
+    method = LLaGANeighbours(WordVectors(), lm, epochs=1, fanout=3, seed=5)
+    few = Split(torch.arange(8), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+    method.fit(graph, few)
+    x, adj = WordVectors().encode(graph.text), adjacency(graph)
+    loner = Adjacency.from_edges(adj.edge_index[:, (adj.edge_index != 9).all(0)], adj.num_nodes)
+    tree = neighbour_tree(loner, torch.arange(adj.num_nodes), 3, torch.Generator().manual_seed(5))[[9, 77]]
+    alone = graph.clone()
+    alone.edge_index = loner.edge_index
+    found, mask = method._prompts(method.template(alone, x))(torch.tensor([9, 77]))
+    weight, bias = (value.double() for value in method.modules["projector"].state_dict().values())
+    basis = tree_encoding(3)
+    for row in range(2):
+        for place, node in enumerate(tree[row].tolist()):
+            vector = torch.zeros(0, dtype=torch.float64) if node == 900 else torch.cat([x[node].double(), basis[place]])
+            wanted = torch.zeros(lm.dim, dtype=torch.float64) if node == 900 else weight @ vector + bias
+            torch.testing.assert_close(found[row, 1 + place].double(), wanted, atol=1e-5, rtol=1e-5)
+    assert tree[0].tolist() == [9, *[900] * 12]
+    assert bool(mask.all())
 
 
 def test_the_same_seed_gives_the_same_answers(lm, graph):

@@ -11,14 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from graphfm.data.splits import Split
+from graphfm.graphllm.training import accuracy
 
 if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import CausalLM
 
-__all__ = ["Prompts", "answer_scores", "frozen", "pieces", "readable", "train_answers"]
+__all__ = ["Prompts", "Scores", "answer_scores", "frozen", "named", "pieces", "readable", "step", "train_answers"]
 
 Prompts = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Nodes ``[B]`` to prompts, as embeddings ``[B, T, D]`` and a mask ``[B, T]`` with padding on the left."""
+
+Scores = Callable[[Tensor], Tensor]
+"""Nodes ``[B]`` to the log-likelihood ``[B, C]`` of each class as the answer."""
 
 _EVALUATIONS = 10
 
@@ -53,18 +57,20 @@ def pieces(lm: CausalLM, template: str, slot: str = "{}") -> list[Tensor]:
     return found
 
 
-def answer_scores(lm: CausalLM, prompts: Prompts, labels: Sequence[str], nodes: Tensor, batch: int) -> Tensor:
-    """Log-likelihood ``[n, C]`` of each label at each of ``nodes``, on the CPU, without gradients."""
+def named(lm: CausalLM, prompts: Prompts, labels: Sequence[str]) -> Scores:
+    """Answers are class names: the log-likelihood of each, and of the end after it, as what follows the prompt."""
+    return lambda nodes: lm.score_embeds(*prompts(nodes), labels)
+
+
+def answer_scores(scores: Scores, nodes: Tensor, batch: int) -> Tensor:
+    """Log-likelihoods ``[n, C]`` at ``nodes`` ``[n]``, on the CPU, without gradients."""
     with torch.no_grad():
-        parts = [lm.score_embeds(*prompts(part), labels).float().cpu() for part in nodes.split(batch)]
-    return torch.cat(parts) if parts else torch.zeros(0, len(labels))
+        return torch.cat([scores(part).float().cpu() for part in nodes.split(batch)])
 
 
 def train_answers(
     modules: Mapping[str, nn.Module],
-    lm: CausalLM,
-    prompts: Prompts,
-    labels: Sequence[str],
+    scores: Scores,
     y: Tensor,
     split: Split,
     parameters: Sequence[nn.Parameter],
@@ -72,30 +78,50 @@ def train_answers(
     lr: float,
     epochs: int,
     batch: int,
+    beside: Callable[[], Tensor] | None = None,
 ) -> None:
-    """AdamW on ``-log p(class name, end | prompt)`` of the training nodes, the next-token loss of the answer.
+    """AdamW on ``-log p(answer | prompt)`` of the training nodes.
 
     The state of ``modules`` with the highest accuracy on ``split.val`` is kept, of ten looks evenly spaced; without
     validation nodes the last. The order of nodes comes from torch's current state.
+
+    Args:
+        modules: whose state is kept, switched between training and evaluation.
+        scores: where answers are class names, the loss is the next-token loss of the right one; where they are
+            normalised over the classes, it is the cross-entropy.
+        y: ``[N]`` labels.
+        split: the parts.
+        parameters: what is trained.
+        lr: largest learning rate; it falls to zero as a cosine does.
+        epochs: passes over the training nodes.
+        batch: nodes a step.
+        beside: one more loss a step, of another task.
     """
     optimiser = torch.optim.AdamW(parameters, lr, weight_decay=0.0)
-    rounds = epochs * -(-split.train.numel() // batch)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, rounds)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-split.train.numel() // batch))
     best, kept = -1.0, None
     for epoch in range(epochs):
+        for module in modules.values():
+            module.train()
         for part in split.train[torch.randperm(split.train.numel())].split(batch):
-            scores = lm.score_embeds(*prompts(part), labels)
-            loss = -scores.gather(1, y[part].to(scores.device).unsqueeze(1)).mean()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
+            told = scores(part)
+            loss = -told.gather(1, y[part].to(told.device).unsqueeze(1)).mean()
+            step(optimiser, parameters, loss if beside is None else loss + beside())
             schedule.step()
+        for module in modules.values():
+            module.eval()
         looks = (epoch + 1) * _EVALUATIONS // epochs > epoch * _EVALUATIONS // epochs
         if split.val.numel() and looks:
-            found = answer_scores(lm, prompts, labels, split.val, batch).argmax(1)
-            right = float((found == y[split.val]).double().mean())
+            right = accuracy(answer_scores(scores, split.val, batch), y[split.val], torch.arange(split.val.numel()))
             if right > best:
                 best, kept = right, {name: copy.deepcopy(module.state_dict()) for name, module in modules.items()}
     for name, state in (kept or {}).items():
         modules[name].load_state_dict(state)
+
+
+def step(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], loss: Tensor) -> None:
+    """Down the gradient of ``loss``, at most 1 long."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.step()

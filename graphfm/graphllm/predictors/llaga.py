@@ -12,20 +12,22 @@ from torch_geometric.data import Data
 from graphfm.data.neighbours import uniform_subsets
 from graphfm.data.splits import Split
 from graphfm.graphllm.backends.prompts import question
-from graphfm.graphllm.method import Supervised
-from graphfm.graphllm.predictors.answers import Prompts, answer_scores, frozen, pieces, readable, train_answers
-from graphfm.graphllm.texts import adjacency, encode_together, node_texts
+from graphfm.graphllm.predictors.answers import Prompts, Scores, named, pieces
+from graphfm.graphllm.predictors.predictor import Predictor
+from graphfm.graphllm.texts import adjacency
 from graphfm.nn import Adjacency
 from graphfm.nn.sampled import row_lengths
-from graphfm.rng import isolated_rng
 
 if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import CausalLM, TextEncoder
 
-__all__ = ["LLaGA", "LLaGANeighbours", "hops", "neighbour_tree", "tree_encoding"]
+__all__ = ["LLaGA", "LLaGANeighbours", "Template", "hops", "neighbour_tree", "tree_encoding"]
+
+Template = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Nodes ``[B]`` to what is projected to K tokens, ``[B, K, F]``, and which of them are more than zeros, ``[B, K]``."""
 
 
-class LLaGA(Supervised):
+class LLaGA(Predictor):
     """LLaGA with the hop-field template (Chen et al., 2402.08170, section 3.2).
 
     A node is five tokens ``W x_v, W (S x)_v, ..., W (S^4 x)_v`` with ``x`` the frozen text vectors and
@@ -37,73 +39,38 @@ class LLaGA(Supervised):
     counts among its own neighbours, as in the other methods. The paper trains on several tasks and graphs together,
     for one epoch, with an LM of 7 billion parameters; here it is one graph, and as many epochs as few labels need.
 
-    Args:
-        encoder: gives ``x``.
-        lm: answers; its context must hold the prompt.
-        lr: largest learning rate of AdamW.
-        epochs: passes over the training nodes.
-        batch: prompts a step.
-        seed: of the projector, of the order of nodes and of what is drawn for a template.
-        device: where graph vectors are computed; the language model stays where it is.
+    Arguments are those of :class:`~graphfm.graphllm.predictors.predictor.Predictor`.
     """
 
-    needs = ("encoder", "lm")
-    family = "predictor"
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (5e-3, 2e-2)}
     published: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (2e-3, 5e-3, 2e-2)}
     num_hops: ClassVar[int] = 4
 
-    def __init__(
-        self,
-        encoder: TextEncoder,
-        lm: CausalLM,
-        *,
-        lr: float = 5e-3,
-        epochs: int = 20,
-        batch: int = 32,
-        seed: int = 0,
-        device: str | None = None,
-    ) -> None:
-        super().__init__(seed=seed, device=device)
-        self.encoder, self.lm = encoder, lm
-        self.lr, self.epochs, self.batch = lr, epochs, batch
+    def template(self, data: Data, x: Tensor) -> Template:
+        """What is projected of each of ``[B]`` nodes."""
+        fields = hops(x, adjacency(data, self.device), self.num_hops)
+        everyone = torch.ones(fields.shape[:2], dtype=torch.bool, device=fields.device)
+        return lambda nodes: (fields[nodes.to(fields.device)], everyone[nodes.to(fields.device)])
 
-    def template(self, data: Data) -> Callable[[Tensor], Tensor]:
-        """A function from nodes ``[B]`` to what is projected, ``[B, K, F]``."""
-        fields = hops(self._vectors(data), adjacency(data, self.device), self.num_hops)
-        return lambda nodes: fields[nodes.to(fields.device)]
+    def width(self, x: Tensor) -> int:
+        """F, of what is projected."""
+        return x.size(1)
 
-    def fit(self, data: Data, split: Split) -> LLaGA:
-        """Train the projector on the answers of ``split.train``, keep the best on ``split.val``."""
-        split.check(int(data.num_nodes or 0))
-        self.labels = readable(data.label_text)
-        rows = self.template(data)
-        with isolated_rng(self.seed, self.device), frozen(self.lm.model):
-            width = rows(split.train[:1]).size(-1)
-            self.projector = nn.Linear(width, self.lm.dim).to(self.lm.embed(torch.zeros(1, dtype=torch.long)).device)
-            parameters = self.train_only({"projector": self.projector})
-            modules = {"projector": self.projector}
-            train_answers(
-                modules, self.lm, self._prompts(rows), self.labels, data.y, split, parameters,
-                lr=self.lr, epochs=self.epochs, batch=self.batch,
-            )  # fmt: skip
-        return self
+    def make(self, data: Data, x: Tensor, split: Split) -> dict[str, nn.Module]:
+        """The projector."""
+        return {"projector": nn.Linear(self.width(x), self.lm.dim)}
 
-    @torch.no_grad()
-    def predict(self, data: Data) -> Tensor:
-        """Probabilities of the class names among themselves, ``[N, C]``."""
-        nodes = torch.arange(int(data.num_nodes or 0))
-        prompts = self._prompts(self.template(data))
-        return answer_scores(self.lm, prompts, self.labels, nodes, 4 * self.batch).softmax(1)
+    def scores(self, data: Data, x: Tensor) -> Scores:
+        """Likelihood of the class names after the projected template and the question."""
+        return named(self.lm, self._prompts(self.template(data, x)), self.labels)
 
-    def _vectors(self, data: Data) -> Tensor:
-        return encode_together(self.encoder, node_texts(data))[0].to(self.device)
-
-    def _prompts(self, rows: Callable[[Tensor], Tensor]) -> Prompts:
+    def _prompts(self, rows: Template) -> Prompts:
         before, after = pieces(self.lm, f"{{}} {question(self.labels)}")
+        project = self.modules["projector"]
 
         def build(nodes: Tensor) -> tuple[Tensor, Tensor]:
-            graph = self.projector(rows(nodes).to(before.device)).to(before.dtype)
+            fields, there = (part.to(before.device) for part in rows(nodes))
+            graph = project(fields).to(before.dtype) * there.unsqueeze(-1)
             parts = [before.expand(len(nodes), -1, -1), graph, after.expand(len(nodes), -1, -1)]
             whole = torch.cat(parts, dim=1)
             return whole, torch.ones(whole.shape[:2], dtype=torch.long, device=whole.device)
@@ -115,13 +82,10 @@ class LLaGANeighbours(LLaGA):
     """LLaGA with the neighbourhood-detail template (2402.08170, section 3.2).
 
     A node is the tree of itself, ``fanout`` neighbours, and ``fanout`` neighbours of each, level by level; a place
-    without a neighbour holds zeros. Beside ``x`` every place has its row of the eigenvectors of the Laplacian of the
-    full tree, ``I - D^-1/2 A D^-1/2``. The published code decomposes a matrix that is not symmetric and loses 11 of 111
-    dimensions; the symmetric one is used here. The neighbours are drawn once a graph, without replacement, from
-    ``seed``. All else: :class:`LLaGA`.
-
-    Not exported, so in no table: before a tiny Llama, with four neighbours a node, shuffled edges cost it five to ten
-    points on the planted graph, depending on the number of epochs, where ten are asked for.
+    without a neighbour is a token of zeros. Beside ``x`` every place has its row of the eigenvectors of the Laplacian
+    of the full tree, ``I - D^-1/2 A D^-1/2``. The published code decomposes a matrix that is not symmetric and loses 11
+    of 111 dimensions; the symmetric one is used here. The neighbours are drawn once a graph, without replacement, from
+    ``seed``. What is trained and what is frozen, and all else: :class:`LLaGA`.
 
     Args:
         fanout: neighbours a node; 10 in the paper, 111 tokens a prompt.
@@ -136,18 +100,22 @@ class LLaGANeighbours(LLaGA):
             raise ValueError(f"fanout must be at least 1, got {fanout}.")
         self.fanout = fanout
 
-    def template(self, data: Data) -> Callable[[Tensor], Tensor]:
-        """A function from nodes ``[B]`` to text vector and place in the tree, ``[B, 1 + f + f^2, F]``."""
-        x = self._vectors(data)
+    def width(self, x: Tensor) -> int:
+        """Of a text vector and a place in the tree."""
+        return x.size(1) + 1 + self.fanout + self.fanout**2
+
+    def template(self, data: Data, x: Tensor) -> Template:
+        """Text vector and place in the tree, ``[B, 1 + f + f^2, F]``, and which places hold a node."""
         padded = torch.cat([x, x.new_zeros(1, x.size(1))])
         adj = adjacency(data, self.device)
         random = torch.Generator(device=self.device).manual_seed(self.seed)
         tree = neighbour_tree(adj, torch.arange(adj.num_nodes, device=self.device), self.fanout, random)
         places = tree_encoding(self.fanout).to(x)
 
-        def rows(nodes: Tensor) -> Tensor:
-            found = padded[tree[nodes.to(tree.device)]]
-            return torch.cat([found, places.expand(len(nodes), -1, -1)], dim=-1)
+        def rows(nodes: Tensor) -> tuple[Tensor, Tensor]:
+            found = tree[nodes.to(tree.device)]
+            placed = torch.cat([padded[found], places.expand(len(nodes), -1, -1)], dim=-1)
+            return placed, found < adj.num_nodes
 
         return rows
 

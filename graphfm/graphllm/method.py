@@ -30,7 +30,8 @@ class Method(abc.ABC):
         family: how it is grouped in tables: ``"classical"``, ``"lm"``, ``"enhancer"``, ``"predictor"``,
             ``"alignment"``, ``"zero-shot"``.
         grid: values tried for each setting, the first of each being the default; the best on validation nodes is kept.
-        published: the same as in the paper or in GLBench, for those with the time.
+        published: values from a public source that the docstring names, for those with the time; nothing where there
+            is no such source, so that the defaults are all that is tried.
         trained: after ``fit``, what was trained, by name.
     """
 

@@ -62,7 +62,10 @@ class CorrectAndSmooth(MLP):
     """An MLP on text vectors, then two label propagations without parameters (Huang et al., 2010.13993; autoscale).
 
     Frozen: the encoder. Trained: the MLP alone; it is fitted first, by its own validation accuracy. Validation
-    labels are not spread (the authors' code may).
+    labels are not spread (the authors' code may). Published settings: the authors' MLP (``gen_models.py``: three layers
+    of 256, dropout .5, learning rate .01, 300 epochs; without its batch normalisation); both shares, which they search
+    between 0 and 1, at five points. They also search over three normalisations of the adjacency; here it is the
+    symmetric one.
 
     Args:
         encoder: gives the features.
@@ -75,9 +78,12 @@ class CorrectAndSmooth(MLP):
     uses = frozenset({"text", "structure"})
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {"smooth_alpha": (0.8, 0.5)}
     published: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "correct_alpha": (0.5, 0.8, 1.0),
-        "smooth_alpha": (0.5, 0.8, 0.9),
-        "hidden": (64, 256),
+        "hidden": (256,),
+        "layers": (3,),
+        "epochs": (300,),
+        "weight_decay": (0.0,),
+        "correct_alpha": (0.1, 0.3, 0.5, 0.7, 0.9),
+        "smooth_alpha": (0.1, 0.3, 0.5, 0.7, 0.9),
     }
 
     def __init__(

@@ -24,8 +24,9 @@ __all__ = ["Network"]
 class Network(Supervised):
     """A backbone on frozen text vectors, trained on the labelled nodes over the whole graph.
 
-    Frozen: the encoder. Trained: the backbone, from random weights. Published settings: GLBench's grid, learning rate
-    .01 and 200 epochs (2407.07457, appendix); the default grid is its two middle widths. Where GLBench's code reports
+    Frozen: the encoder. Trained: the backbone, from random weights. Published settings: GLBench's grid for GCN, SAGE
+    and GAT (``models/gnn/run.sh`` of its code; the other backbones take it over), learning rate .01 and 200 epochs
+    (2407.07457, appendix); the default grid is its two middle widths. Where GLBench's code reports
     the epoch that is best on test nodes, the one that is best on validation nodes is kept here.
     The features are the encoder's vectors as they come: they are not scaled, so there is nothing to choose by accuracy.
 

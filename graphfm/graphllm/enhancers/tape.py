@@ -54,7 +54,8 @@ class TAPE(Supervised):
 
     Frozen: the chat model and the encoder; the paper fine-tunes a language model on each of the two texts, and embeds
     the ranked classes by a layer, which here is the first layer of the third network. Trained: the three GCNs, each
-    kept by its own validation accuracy. Answers are kept on disk, by model and question.
+    kept by its own validation accuracy. Answers are kept on disk, by model and question. Published settings: the
+    defaults of the authors' ``core/config.py``.
 
     Args:
         chat: is asked.
@@ -78,7 +79,12 @@ class TAPE(Supervised):
     needs: ClassVar[tuple[str, ...]] = ("chat", "encoder")
     family = "enhancer"
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden": (64, 128)}
-    published: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden": (64, 128, 256), "layers": (2, 3, 4)}
+    published: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "hidden": (128,),
+        "layers": (4,),
+        "dropout": (0.0,),
+        "weight_decay": (0.0,),
+    }
 
     def __init__(
         self,

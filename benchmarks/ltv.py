@@ -123,6 +123,7 @@ def scaling(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
 
 def steps(rounds: int, batch: int) -> dict[str, float]:
     """Median over rounds of a step's CPU time beside the summed loss's."""
+    from graphfm.ltv.head_gradients import HeadGradients
     from graphfm.ltv.heads import MonotoneHead
     from graphfm.ltv.supervised import Network
     from graphfm.ltv.trunk import Trunk
@@ -152,10 +153,13 @@ def steps(rounds: int, batch: int) -> dict[str, float]:
             began = time.process_time()
             for _ in range(5):
                 z = network.trunk(x, None)
-                losses = network.head(z).loss(value).mean(dim=0)
                 optimizer.zero_grad(set_to_none=True)
-                features = z if name == "MGDAUB" else None
-                combiner.backward(losses, shared=[*network.parameters()], features=features, measure=False)
+                if name == "MGDAUB":  # as graphfm.ltv.supervised has it
+                    known = HeadGradients(network.head, z, value)
+                    combiner.backward(known.losses, features=z, measure=False, known=known)
+                else:
+                    losses = network.head(z).loss(value).mean(dim=0)
+                    combiner.backward(losses, shared=[*network.parameters()], measure=False)
                 optimizer.step()
             taken[name].append((time.process_time() - began) / 5)
     found = {

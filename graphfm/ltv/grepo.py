@@ -87,11 +87,14 @@ class GRePO:
         width: of the trunk.
         layers: of the trunk.
         dropout: rate in the trunk.
+        norm: whether the trunk has LayerNorms.
         epochs: passes over the members, at most.
         patience: passes without a better validation score after which training ends.
         batch_size: members a step.
         lr: learning rate of AdamW.
         weight_decay: of AdamW.
+        non_payers: share of those who pay nothing that a pass over the members learns from; P(pay) stays that of
+            everybody, see :mod:`graphfm.ltv.subsample`.
         levels: of the quantiles that are forecast.
         seed: of everything drawn.
         device: where to train and predict; the CPU where it is not given.
@@ -113,11 +116,13 @@ class GRePO:
         width: int = 64,
         layers: int = 2,
         dropout: float = 0.1,
+        norm: bool = True,
         epochs: int = 40,
         patience: int = 5,
         batch_size: int = 1024,
         lr: float = 3e-3,
         weight_decay: float = 1e-4,
+        non_payers: float = 1.0,
         levels: Sequence[float] = (0.1, 0.5, 0.9),
         seed: int = 0,
         device: torch.device | str | None = None,
@@ -131,12 +136,14 @@ class GRePO:
                 f"dropout must lie in [0, 1), lr be above 0 and weight_decay at least 0; got {dropout}, {lr} and "
                 f"{weight_decay}."
             )
+        if not 0 < non_payers <= 1:
+            raise ValueError(f"non_payers must lie in (0, 1], got {non_payers}.")
         self.graph, self.item_embedding = graph, item_embedding
         self.head = part_of("ltv", head) if isinstance(head, str) else head
         found = part_of("pareto", combine) if isinstance(combine, str) else combine
         self.combine: Combiner | None = found() if isinstance(found, type) else found
-        self.width, self.layers, self.dropout = width, layers, dropout
-        self.settings = Settings(epochs, patience, batch_size, lr, weight_decay)
+        self.width, self.layers, self.dropout, self.norm = width, layers, dropout, norm
+        self.settings = Settings(epochs, patience, batch_size, lr, weight_decay, non_payers)
         self.levels, self.seed, self.device = tuple(levels), seed, as_device(device)
         self.network: Network | None = None
         self.encoder: PurchaseEncoder | None = None
@@ -146,7 +153,8 @@ class GRePO:
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that are plain values: what a file keeps of them."""
-        named = {name: getattr(self, name) for name in ("item_embedding", "width", "layers", "dropout", "seed")}
+        names = ("item_embedding", "width", "layers", "dropout", "norm", "seed")
+        named = {name: getattr(self, name) for name in names}
         return named | dataclasses.asdict(self.settings) | {"levels": list(self.levels)}
 
     def fit(self, tasks: Sequence[Task], val: Sequence[Task] = ()) -> GRePO:
@@ -181,8 +189,8 @@ class GRePO:
         value = prepared.data.value
         scale = widest_range(self.head, value)
         combiner = WeightedSum() if self.combine is None else copy.deepcopy(self.combine)
-        if getattr(combiner, "losses", scale) is None:
-            setattr(combiner, "losses", scale)  # noqa: B010 (of those combiners that have one)
+        if getattr(combiner, "losses", scale) is None:  # of those combiners that have one: the losses it will see
+            setattr(combiner, "losses", widest_range(self.head, value, self.settings.non_payers))  # noqa: B010
         with isolated_rng(self.seed, self.device):
             network = self.build(prepared.data.inputs.width)
             network.head.start_at(value)
@@ -207,7 +215,7 @@ class GRePO:
     def build(self, features: int) -> Network:
         """Trunk and head for so many features, drawn anew."""
         items = len(self.vocabulary) if self.vocabulary is not None else 0
-        trunk = Trunk(features, self.width, self.layers, self.dropout, items)
+        trunk = Trunk(features, self.width, self.layers, self.dropout, items, norm=self.norm)
         return Network(trunk, self.head(self.width, len(self.columns.horizons)), features)
 
     def predict(self, task: Task) -> Forecast:

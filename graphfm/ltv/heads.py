@@ -31,8 +31,30 @@ class ZILNHead(nn.Module):
 
     def forward(self, h: Tensor) -> ZILN:
         """From ``[N, D]`` to distributions ``[N, K]``."""
-        logit, mu, scale = self.linear(h).chunk(3, dim=-1)
+        return self.read(self.linear(h))
+
+    def read(self, raw: Tensor, dim: int = -1) -> ZILN:
+        """What the linear map's ``3 K`` numbers, which lie along ``dim``, mean."""
+        logit, mu, scale = raw.chunk(3, dim=dim)
         return ZILN(logit, mu, _bounded(scale, self.floor, self.cap))
+
+    def pull(self, raw: Tensor, slopes: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """From the slopes of each horizon's loss in its own three numbers to those in ``raw``.
+
+        Args:
+            raw: ``[3 K, N]``.
+            slopes: in logit, mu and sigma, ``[K, N]`` each.
+
+        Returns:
+            ``[K, 3 K, N]``.
+        """
+        logit, mu, sigma = slopes
+        own = torch.stack([logit, mu, sigma * _bounded_slope(raw.chunk(3)[2], self.floor, self.cap)])
+        found = raw.new_zeros(self.horizons, *raw.shape)
+        parts = found.unflatten(1, (3, self.horizons))
+        for k in range(self.horizons):
+            parts[k, :, k] = own[:, k]
+        return found
 
     @torch.no_grad()
     def start_at(self, value: Tensor) -> None:
@@ -67,9 +89,34 @@ class MonotoneHead(nn.Module):
 
     def forward(self, h: Tensor) -> ZILN:
         """From ``[N, D]`` to distributions ``[N, K]``."""
-        logit, mu, scale = self.linear(h).split([self.horizons, self.horizons, 1], dim=-1)
-        sigma = _bounded(scale, self.floor, self.cap).expand(-1, self.horizons)
-        return ZILN(_rising(logit), _rising(mu), sigma, rising=True)
+        return self.read(self.linear(h))
+
+    def read(self, raw: Tensor, dim: int = -1) -> ZILN:
+        """What the linear map's ``2 K + 1`` numbers, which lie along ``dim``, mean."""
+        logit, mu, scale = raw.split([self.horizons, self.horizons, 1], dim=dim)
+        sigma = _bounded(scale, self.floor, self.cap).expand_as(mu)
+        return ZILN(_rising(logit, dim), _rising(mu, dim), sigma, rising=True)
+
+    def pull(self, raw: Tensor, slopes: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """From the slopes of each horizon's loss in its own three numbers to those in ``raw``.
+
+        Args:
+            raw: ``[2 K + 1, N]``.
+            slopes: in logit, mu and sigma, ``[K, N]`` each.
+
+        Returns:
+            ``[K, 2 K + 1, N]``.
+        """
+        logit, mu, sigma = slopes
+        steps = raw[:-1].sigmoid()
+        steps[0], steps[self.horizons] = 1.0, 1.0
+        found = raw.new_zeros(self.horizons, *raw.shape)
+        for k in range(self.horizons):  # whose logit and mu are sums of the steps up to its own
+            torch.mul(steps[: k + 1], logit[k], out=found[k, : k + 1])
+            low = self.horizons
+            torch.mul(steps[low : low + k + 1], mu[k], out=found[k, low : low + k + 1])
+        torch.mul(sigma, _bounded_slope(raw[-1], self.floor, self.cap), out=found[:, -1])
+        return found
 
     @torch.no_grad()
     def start_at(self, value: Tensor) -> None:
@@ -83,9 +130,10 @@ class MonotoneHead(nn.Module):
         self.linear.bias.copy_(torch.cat([_steps(logit), _steps(mu), scale]))
 
 
-def _rising(values: Tensor) -> Tensor:
-    """First entry, then softplus steps on it, ``[..., K]``."""
-    return torch.cat([values[..., :1], F.softplus(values[..., 1:])], dim=-1).cumsum(dim=-1)
+def _rising(values: Tensor, dim: int) -> Tensor:
+    """First entry along ``dim``, then softplus steps on it."""
+    first, rest = values.split([1, values.size(dim) - 1], dim=dim)
+    return torch.cat([first, F.softplus(rest)], dim=dim).cumsum(dim=dim)
 
 
 def _steps(values: Tensor) -> Tensor:
@@ -96,6 +144,11 @@ def _steps(values: Tensor) -> Tensor:
 
 def _bounded(scale: Tensor, floor: float, cap: float) -> Tensor:
     return floor + (cap - floor) * torch.tanh(F.softplus(scale) / (cap - floor))
+
+
+def _bounded_slope(scale: Tensor, floor: float, cap: float) -> Tensor:
+    """The derivative of ``_bounded``."""
+    return (1 - torch.tanh(F.softplus(scale) / (cap - floor)) ** 2) * scale.sigmoid()
 
 
 def _unbounded(sigma: Tensor, floor: float, cap: float) -> Tensor:

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch_geometric.data import HeteroData
 
+from graphfm.data.purchase_features import standardise
 from graphfm.ltv.pretraining import PurchaseEncoder
+from graphfm.ltv.tabular import mean_of_bought
 from graphfm.ltv.task import Task
 from graphfm.ltv.vocabulary import Vocabulary
 
@@ -58,6 +61,8 @@ def gather(tasks: Sequence[Task], encoder: PurchaseEncoder | None, vocabulary: V
     Args:
         tasks: with one unit and the same columns.
         encoder: gives embeddings of users and items, which stand beside their features; ``None``: there are none.
+            A user who stands alone, in no pair, has the means over the items bought beside its own, features and
+            embeddings alike: nothing else of the purchase graph would tell what was bought.
         vocabulary: of the items, if they are to have codes.
     """
     each = [_of_task(task, encoder, vocabulary) for task in tasks]
@@ -79,8 +84,14 @@ def _of_task(task: Task, encoder: PurchaseEncoder | None, vocabulary: Vocabulary
         known = {kind: torch.cat([known[kind], rows], dim=1) for kind, rows in encoder.embed(graph).items()}
     user = torch.from_numpy(people.user)
     if people.item is None:
-        return Inputs((known["user"],), (user,), None)
+        tables = (known["user"],) if encoder is None else (known["user"], _of_bought(graph, known["item"]))
+        return Inputs(tables, (user,) * len(tables), None)
     code = None if vocabulary is None else torch.from_numpy(vocabulary.codes(task.past.items)[people.item])
     pairs = graph["user", "buys", "item"].edge_attr
     index = (user, torch.from_numpy(people.item), torch.from_numpy(people.row))
     return Inputs((known["user"], known["item"], pairs), index, code)
+
+
+def _of_bought(graph: HeteroData, items: Tensor) -> Tensor:
+    """Means over each user's items, scaled in this snapshot as all else is: popular items are in most of them."""
+    return torch.from_numpy(standardise(mean_of_bought(graph, items).double().numpy()))

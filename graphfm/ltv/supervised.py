@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphfm.ltv.head_gradients import HeadGradients
 from graphfm.ltv.heads import MonotoneHead, ZILNHead
 from graphfm.ltv.inputs import Inputs
+from graphfm.ltv.subsample import Subsample, draw
 from graphfm.ltv.trunk import Trunk
 from graphfm.ltv.ziln import ZILN
 from graphfm.pareto import MGDAUB, Combined, Combiner, LossRange
@@ -42,13 +44,17 @@ class Labelled:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to train: passes, passes without progress before the end, members a step, and AdamW's options."""
+    """How to train: passes, passes without progress before the end, members a step, AdamW's options.
+
+    ``non_payers`` is the share of the non-payers that a pass learns from, see :mod:`graphfm.ltv.subsample`.
+    """
 
     epochs: int
     patience: int
     batch_size: int
     lr: float
     weight_decay: float
+    non_payers: float = 1.0
 
 
 class Network(nn.Module):
@@ -74,7 +80,7 @@ def train(
     Args:
         network: starts as it is.
         combiner: bound to K losses, or not yet.
-        data: to learn from.
+        data: to learn from; a pass sees all who pay, and of the others ``settings.non_payers``, drawn anew.
         val: to stop by.
         settings: how.
         scale: of the losses.
@@ -132,33 +138,38 @@ class _Loop:
         self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, fused=True)
 
     def one_epoch(self) -> dict[str, Any]:
-        """Every member once; means over the steps."""
+        """Every member (of a subsample) once; means over the steps."""
         self.network.train()
-        order = torch.randperm(len(self.data.inputs), device=self.device)
+        members = len(self.data.inputs)
+        sample = draw(self.data.value, self.settings.non_payers) if self.settings.non_payers < 1 else None
+        order = torch.randperm(members if sample is None else len(sample.members), device=self.device)
+        order = order if sample is None else sample.members[order]
         batches = order.tensor_split(-(-len(order) // self.settings.batch_size))
         total = torch.zeros(self.data.value.size(1), dtype=torch.float64)
         combined = []
         for step, chosen in enumerate(batches):
             each = _SOME if isinstance(self.combiner, GradientCombiner) else len(batches)
-            losses, facts = self._step(chosen, measure=step % each == 0)
+            losses, facts = self._step(chosen, sample, measure=step % each == 0)
             total += losses * len(chosen)
             combined.append(facts)
         return {"train": (total / len(order)).tolist(), **_means(combined)}
 
-    def _step(self, chosen: Tensor, *, measure: bool) -> tuple[Tensor, Combined]:
+    def _step(self, chosen: Tensor, sample: Subsample | None, *, measure: bool) -> tuple[Tensor, Combined]:
         x, code = self.data.inputs.rows(chosen, self.device)
-        z = self.network.trunk(x, code)
-        losses = self.network.head(z).loss(self.data.value[chosen]).mean(dim=0)
+        z, value = self.network.trunk(x, code), self.data.value[chosen]
+        weight, shift = (None, 0.0) if sample is None else (sample.weight[chosen] / len(chosen), sample.shift)
+        if isinstance(self.combiner, MGDAUB) and isinstance(self.network.head, MonotoneHead | ZILNHead):
+            in_z = HeadGradients(self.network.head, z, value, weight, shift)
+            losses, more = in_z.losses, {"features": z, "known": in_z}
+        else:
+            each = self.network.head(z).shifted(shift).loss(value)
+            losses = each.mean(dim=0) if weight is None else (weight * each).sum(dim=0)
+            more = {"features": z} if isinstance(self.combiner, MGDAUB) else {}
         known = losses.detach().double().cpu()
         if not bool(torch.isfinite(known).all()):
             raise FloatingPointError(f"the loss of a batch is {known.tolist()}; lower lr, or look at the amounts.")
         self.optimizer.zero_grad(set_to_none=True)
-        facts = self.combiner.backward(
-            losses,
-            shared=self.shared,
-            features=z if isinstance(self.combiner, MGDAUB) else None,
-            measure=measure,
-        )
+        facts = self.combiner.backward(losses, shared=self.shared, measure=measure, **more)
         nn.utils.clip_grad_norm_(self.network.parameters(), _LONGEST)
         self.optimizer.step()
         return known, facts

@@ -102,7 +102,7 @@ def measured_range(model: GRePO, prepared: Prepared) -> tuple[LossRange, tuple[f
         lowest.append(min(losses[place] for losses in alone.history["train"]))
         judged.append(_judge(alone, val)[place])
         _log.info("horizon %d alone: %.5f on validation", place, judged[-1])
-    constant = constant_losses(model.head, prepared.data.value).tolist()
+    constant = constant_losses(model.head, prepared.data.value, non_payers=model.settings.non_payers).tolist()
     # A horizon where nothing beats the constant still needs a range.
     reference = [max(high, low + _LEAST) for low, high in zip(lowest, constant, strict=True)]
     ideal = [low - _MARGIN * (high - low) for low, high in zip(lowest, reference, strict=True)]

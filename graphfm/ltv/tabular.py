@@ -14,7 +14,7 @@ from graphfm.ltv.population import Population
 from graphfm.ltv.task import Task
 from graphfm.nn import Adjacency
 
-__all__ = ["Tabular", "tabular"]
+__all__ = ["Tabular", "mean_of_bought", "tabular"]
 
 _ROWS = 65_536  # members in one go: bounds the memory of a prediction
 
@@ -96,6 +96,14 @@ def _neighbour_means(data: HeteroData) -> dict[str, list[tuple[str, Tensor]]]:
             ("mean of items with it", _mean(along.edge_index, data["item"].x, along.edge_weight)),
         ],
     }
+
+
+def mean_of_bought(data: HeteroData, x: Tensor) -> Tensor:
+    """Mean over the items that each user has bought, ``[U, F]`` from item rows ``x`` ``[I, F]``; 0 for none."""
+    users = data["user"].num_nodes
+    buyer, item = data["user", "buys", "item"].edge_index
+    both = torch.cat([x.new_zeros(users, x.size(1)), x])
+    return _mean(torch.stack([item + users, buyer]), both, None)[:users]
 
 
 def _mean(edge_index: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:

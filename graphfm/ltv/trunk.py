@@ -13,7 +13,7 @@ _UNKNOWN = 0.1  # share of members in training whose item is taken as unknown, s
 
 
 class Trunk(nn.Module):
-    """``layers`` times Linear, LayerNorm, ReLU, dropout.
+    """``layers`` times Linear, LayerNorm (on wish none), ReLU, dropout.
 
     Args:
         in_features: F.
@@ -22,6 +22,7 @@ class Trunk(nn.Module):
         dropout: rate.
         items: rows of an embedding of items; 0: none.
         item_width: its width.
+        norm: whether there are LayerNorms.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Trunk(nn.Module):
         dropout: float = 0.1,
         items: int = 0,
         item_width: int = 16,
+        norm: bool = True,
     ) -> None:
         super().__init__()
         self.items = nn.Embedding(items, item_width) if items else None
@@ -40,7 +42,7 @@ class Trunk(nn.Module):
         widths = [in_features + (item_width if items else 0), *[width] * layers]
         parts: list[nn.Module] = []
         for low, high in itertools.pairwise(widths):
-            parts += [nn.Linear(low, high), nn.LayerNorm(high), nn.ReLU(), nn.Dropout(dropout)]
+            parts += [nn.Linear(low, high), *([nn.LayerNorm(high)] if norm else []), nn.ReLU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*parts)
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:

@@ -50,6 +50,21 @@ class ZILN:
         # softplus(z) - z [y > 0] is the cross-entropy; amounts of those who pay nothing get no gradient.
         return F.softplus(self.logit) - torch.where(paid, self.logit - amount, 0.0)
 
+    def slopes(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Derivatives of :meth:`loss` in logit, mu and sigma, ``[..., K]`` each.
+
+        Args:
+            value: ``[..., K]``, as :meth:`loss` has it.
+        """
+        paid = value > 0
+        off = torch.where(paid, (torch.where(paid, value, 1.0).log() - self.mu) / self.sigma, 0.0)
+        pays = paid.to(off)
+        return self.logit.sigmoid() - pays, -off / self.sigma, (pays - off * off) / self.sigma
+
+    def shifted(self, by: float) -> ZILN:
+        """The same with ``by`` added to the logit: how it looks where payers are e^by times as frequent."""
+        return dataclasses.replace(self, logit=self.logit + by) if by else self
+
     def pay(self) -> Tensor:
         """Probability to pay, ``[..., K]``."""
         return self._risen(self.logit.sigmoid())

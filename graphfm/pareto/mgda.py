@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from graphfm.pareto.facts import Combined, combined_facts
 from graphfm.pareto.gradients import flat, gramian_of, own_edges, own_parts, take_gradient, weighted
 from graphfm.pareto.minnorm import bounded_min_norm, min_norm
 
-__all__ = ["MGDA", "MGDAUB", "row_lengths"]
+__all__ = ["MGDA", "MGDAUB", "KnownGradients", "row_lengths"]
 
 _NOTHING = 1e-12  # of the longest gradient
 
@@ -82,6 +83,16 @@ class MGDA(GradientCombiner):
         return values
 
 
+class KnownGradients(Protocol):
+    """Gradients of K losses for a representation ``[...]`` that are known without going back through the heads."""
+
+    def gramian(self) -> Tensor:
+        """Their inner products ``[K, K]`` in float64 on the CPU."""
+
+    def combined(self, weights: Tensor) -> Tensor:
+        """The gradient ``[...]`` of ``sum_k w_k l_k``; each head's parameters take the gradient of their own loss."""
+
+
 class MGDAUB(MGDA):
     """MGDA on the shared representation (1810.04650, section 3.3): each loss goes back through its own head only.
 
@@ -101,6 +112,7 @@ class MGDAUB(MGDA):
         features: Tensor | Sequence[Tensor] | None = None,
         *,
         measure: bool = True,
+        known: KnownGradients | None = None,
     ) -> Combined:
         """Add the gradients to ``.grad``: combined for what lies before ``features``, each loss's own behind them.
 
@@ -109,15 +121,23 @@ class MGDAUB(MGDA):
             shared: not used.
             features: the representation, or several tensors that are it together; all losses act through it.
             measure: give the facts.
+            known: the gradients for ``features``, one tensor, where they are known: nothing goes back through the
+                heads then, and ``losses`` need no graph.
 
         Raises:
             ValueError: no features, or a parameter both before and behind them.
             FloatingPointError: a gradient that is not finite.
         """
-        check_losses(losses)
+        if known is None:
+            check_losses(losses)
         gates = [features] if isinstance(features, Tensor) else list(features or ())
         if not gates or not all(z.requires_grad for z in gates):
             raise ValueError("MGDAUB reads the gradients of the shared representation; give features= with a gradient.")
+        if known is not None:
+            gramian = known.gramian()
+            weights = self.weights(losses.detach(), gramian)
+            gates[0].backward(known.combined(weights))
+            return combined_facts(gramian.numpy(), weights) if measure else Combined(weights)
         rows = self._rows(losses, gates)
         gramian = gramian_of(rows, exact=rows[0].dtype != torch.float32)
         weights = self.weights(losses.detach(), gramian)

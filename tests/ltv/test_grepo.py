@@ -55,6 +55,8 @@ def test_more_days_are_never_worth_less(fitted):
     [
         {"graph": False},
         {"graph": False, "head": ZILNHead},
+        {"graph": False, "norm": False},
+        {"non_payers": 0.3},
         {"head": "ZILNHead", "layers": 1, "levels": ()},
         {"item_embedding": True, "graph": False},
         {"combine": WeightedSum([1, 2, 3])},
@@ -90,9 +92,9 @@ def test_facts_are_told_of_some_steps_alone(combiner, told):
     asked = []
 
     class Spy(combiner):
-        def backward(self, losses, shared=None, features=None, *, measure=True):
+        def backward(self, losses, shared=None, features=None, *, measure=True, **known):
             asked.append(measure)
-            return super().backward(losses, shared, features, measure=measure)
+            return super().backward(losses, shared, features, measure=measure, **known)
 
     one = model(combine=Spy(), epochs=1, batch_size=-(-sum(len(task.population) for task in TRAIN) // 14)).fit(TRAIN)
     assert len(asked) == 14

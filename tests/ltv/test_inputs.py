@@ -22,6 +22,14 @@ LOG = planted_log(users=40)
 CPU = torch.device("cpu")
 
 
+def of_bought(graph, items):
+    """The mean over each user's items, by a loop, then scaled over the users."""
+    buyer, item = graph["user", "buys", "item"].edge_index
+    means = torch.stack([items[item[buyer == user]].double().mean(dim=0) for user in range(graph["user"].num_nodes)])
+    spread = means.std(dim=0, correction=0)
+    return torch.where(spread > 1e-9, (means - means.mean(dim=0)) / spread, 0.0).float()
+
+
 @pytest.mark.parametrize("unit", ["user", "pair"])
 @pytest.mark.parametrize("graph", [True, False])
 def test_rows_are_those_of_the_members(unit, graph):
@@ -33,6 +41,7 @@ def test_rows_are_those_of_the_members(unit, graph):
     for task in some:
         known = task.snapshot
         embedded = {} if encoder is None else encoder.embed(known)
+        means = of_bought(known, torch.cat([known["item"].x, embedded["item"]], dim=1)) if graph else None
         for member in range(len(task.population)):
             user = int(task.population.user[member])
             parts = [known["user"].x[user]] + ([embedded["user"][user]] if graph else [])
@@ -44,9 +53,11 @@ def test_rows_are_those_of_the_members(unit, graph):
                 parts.append(edges.edge_attr[place])
                 name = task.past.items[item]
                 codes.append(1 + sorted(LOG.items[::2]).index(name) if name in LOG.items[::2] else 0)
+            elif graph:
+                parts.append(means[user])
             rows.append(torch.cat(parts))
     found, code = inputs.rows(slice(None), CPU)
-    assert torch.equal(found, torch.stack(rows))
+    torch.testing.assert_close(found, torch.stack(rows), rtol=1e-4, atol=1e-5)
     assert inputs.width == found.size(1)
     assert (code is None) == (unit == "user")
     assert code is None or code.tolist() == codes

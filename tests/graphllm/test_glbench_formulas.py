@@ -10,11 +10,12 @@ from torch_geometric.nn.models import CorrectAndSmooth as Reference
 from graphfm.data.splits import Split, few_shot
 from graphfm.graphllm.classical import LinearGNNs
 from graphfm.graphllm.classical.correct_and_smooth import correct, smooth
-from graphfm.graphllm.enhancers import ZeroG
+from graphfm.graphllm.enhancers import FrozenZeroG
 from graphfm.graphllm.enhancers.ego_prompts import RELATIONS, egos, prompts
 from graphfm.graphllm.enhancers.engine import Ladder
 from graphfm.graphllm.enhancers.ofa_network import OFANetwork, RelationalLayer
-from graphfm.graphllm.enhancers.zerog import LowRank, describe, standardised, with_hub
+from graphfm.graphllm.enhancers.zerog import describe, standardised, with_hub
+from graphfm.graphllm.enhancers.zerog_frozen import LowRank
 from graphfm.graphllm.texts import adjacency, as_tag, class_texts, only_labels_of, without_labels
 from graphfm.graphllm.training import train_nodes
 from graphfm.graphllm.zeroshot import TextCosine, TextPropagation
@@ -137,10 +138,10 @@ def test_all_prompts_of_cora_in_time(data_root):
     assert best < 5
 
 
-def test_zerog_on_the_target_is_the_formula():
+def test_frozen_zerog_on_the_target_is_the_formula():
     data = as_tag(planted(0, nodes=60))
     encoder = WordVectors()
-    method = ZeroG(encoder, steps=0, rounds=4).fit([as_tag(planted(1, nodes=60))])
+    method = FrozenZeroG(encoder, steps=0, rounds=4).fit([as_tag(planted(1, nodes=60))])
     torch.manual_seed(1)
     torch.nn.init.normal_(method.map.up, std=0.3)
     a, b = method.map.down.double(), method.map.up.double()
@@ -169,7 +170,7 @@ def test_zerog_starts_as_propagation_and_learns_from_sources_alone():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["ZeroG", "OFAZeroShot"])
+@pytest.mark.parametrize("name", ["FrozenZeroG", "OFAZeroShot"])
 def test_learning_methods_refuse_what_cannot_work(name):
     from graphfm.graphllm import TfidfEncoder
     from graphfm.graphllm.catalogue import find_method

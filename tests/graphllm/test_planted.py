@@ -24,7 +24,7 @@ MODELS = {"encoder": WordVectors(), "lm": TwoLayers()}
 SMALL = {name: {"epochs": 50} for name, kind in HERE.items() if hasattr(kind, "backbone")} | {
     "CorrectAndSmooth": {"epochs": 50, "smooth_alpha": 0.5, "correct_alpha": 0.5},
     "ENGINE": {"epochs": 50},
-    "ZeroG": {"steps": 20, "rounds": 3},
+    "FrozenZeroG": {"steps": 20, "rounds": 3},
     "OFA": {"steps": 150, "hidden": 32, "hops": 1, "at_most": 12, "lr": 5e-3},
     "OFAZeroShot": {"steps": 150, "hidden": 32, "hops": 1, "at_most": 12, "lr": 5e-3},
 }
@@ -37,7 +37,7 @@ KIND = {"CorrectAndSmooth": "sparse", "LinearGNNs": "easy", "OFA": "easy", "OFAZ
 # What is trained, by the beginning of the parameters' names; nothing where a method is not here.
 TRAINED = {name: {"network"} for name, kind in HERE.items() if hasattr(kind, "backbone")} | {
     "ENGINE": {"ladder"},
-    "ZeroG": {"map"},
+    "FrozenZeroG": {"map"},
     "OFA": {"network"},
     "OFAZeroShot": {"network"},
 }

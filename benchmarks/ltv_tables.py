@@ -1,5 +1,6 @@
 """Evidence on lifetime value: what beats what on real logs, and three claims with rules stated before any run.
 
+python benchmarks/ltv_tables.py choose          settings of the networks, on earlier origins: see ltv_choice.py
 python benchmarks/ltv_tables.py run [--logs online_retail,complete_journey] [--units pair,user] [--seeds 5]
 python benchmarks/ltv_tables.py sweeps [the same options]
 python benchmarks/ltv_tables.py claims          the rules applied to what is there: results/ltv/claims.json
@@ -7,8 +8,8 @@ python benchmarks/ltv_tables.py claims          the rules applied to what is the
 Cells go to results/ltv/LOG-UNIT/ as they come (one JSON line each, predictions beside them, which stay out of the
 repository); a run that was stopped goes on. Protocol: horizons of 3, 7, 14 and 30 days, three test origins 30 days
 apart, the one before each for early stopping; pairs that came about in the 7 days before an origin, users who bought in
-the 30 days before it. Settings are the defaults of each class, chosen on earlier origins of online_retail or not at
-all, never on a test origin.
+the 30 days before it. Learning rate and LayerNorm of the networks are what ``choose`` has found on origins before any
+test origin (ltv_choice.py); all else is the default of each class.
 
 RULES, stated on 2026-11-21 before the runs. "A above B": the 95 % interval of the paired bootstrap over users (1000
 draws, origins, horizons and seeds averaged) of A's normalised Gini less B's lies above zero. A claim holds on a log and
@@ -31,26 +32,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ltv_choice import choose, chosen
+from ltv_kept import HERE, SETUPS, KeptEncoder, load, sharing
 from rich.console import Console
 
-from graphfm.data.purchases import Purchases
-from graphfm.ltv import Setup, evaluate_ltv
+from graphfm.ltv import evaluate_ltv
 from graphfm.ltv.bootstrap import Difference, Sample, paired_bootstrap
 from graphfm.ltv.evaluate import TASK, predictions_of
-from graphfm.ltv.maker import maker
 from graphfm.results import Result, read
 
-HERE = Path(__file__).parent / "results" / "ltv"
-SETUPS = {
-    "pair": Setup((3, 7, 14, 30), unit="pair", who="new", days=7),
-    "user": Setup((3, 7, 14, 30), unit="user", who="active", days=30),
-}
 TREES = ("TwoStage(neighbours=True)", "Tweedie(neighbours=True)")
 GRAPH, PLAIN, ITEMS = "GRePO", "GRePO(graph=False)", "GRePO(graph=False, item_embedding=True)"
 REWIRED = "graphfm.ltv.controls:RewiredGRePO"
@@ -70,22 +65,6 @@ def methods(unit: str) -> list[str]:
     return [*BASELINES, *NETWORKS, *([ITEMS] if unit == "pair" else []), *fewer, *combined]
 
 
-def load(name: str) -> Purchases:
-    """A log of GRAPHFM_DATA; products alone, and by type where there are types."""
-    from graphfm.data import read_purchases
-
-    folder = Path(os.environ["GRAPHFM_DATA"]) / "ltv" / name
-    if name == "complete_journey":
-        import pandas
-
-        events = pandas.read_csv(folder / "purchases.csv.gz")
-        kinds = pandas.read_csv(folder / "items.csv.gz", usecols=["item", "product_type"])
-        events = events.merge(kinds, on="item", how="left")
-        columns = {"user": "user", "item": "product_type", "time": "timestamp", "amount": "amount"}
-        return read_purchases(events, **columns)
-    return read_purchases(folder / "purchases.csv.gz", item_pattern=r"\d{5}[A-Za-z]*")
-
-
 def run(name: str, unit: str, seeds: int, only: list[str] | None) -> None:
     """Every method of one log and unit, one at a time: a method that fails stops no other."""
     log, console = load(name), Console()
@@ -93,7 +72,7 @@ def run(name: str, unit: str, seeds: int, only: list[str] | None) -> None:
         try:
             found = evaluate_ltv(
                 log,
-                {method: maker(method)},
+                {method: sharing(method, **chosen(name, unit, method))},
                 SETUPS[unit],
                 dataset=name,
                 seeds=range(seeds),
@@ -122,7 +101,7 @@ def sweeps(name: str, unit: str, seeds: int) -> None:
             path = HERE / f"{name}-{unit}" / "sweeps" / f"{place - first}-{seed}.json"
             if path.exists():
                 continue
-            model = GRePO(seed=seed)
+            model = GRePO(seed=seed, graph=KeptEncoder(seed=seed), **chosen(name, unit, GRAPH))
             prepared = model.prepare(tasks[: place - 1], tasks[place - 1 : place])
             grid = preference_grid(len(setup.horizons))
             fronts = {kind: sweep(model, prepared, grid, preferring(kind)) for kind in SWEEPS}
@@ -239,7 +218,7 @@ def gini(cells: dict[str, list[Result]], name: str) -> float:
 def main() -> None:
     """Run, or apply the rules."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("run", "sweeps", "claims"))
+    parser.add_argument("what", choices=("choose", "run", "sweeps", "claims"))
     parser.add_argument("--logs", default="online_retail,complete_journey")
     parser.add_argument("--units", default="pair,user")
     parser.add_argument("--seeds", type=int, default=5)
@@ -253,7 +232,9 @@ def main() -> None:
         return
     for name in options.logs.split(","):
         for unit in options.units.split(","):
-            if options.what == "sweeps":
+            if options.what == "choose":
+                print(name, unit, json.dumps(choose(name, unit)["chosen"]))
+            elif options.what == "sweeps":
                 sweeps(name, unit, options.seeds)
             else:
                 run(name, unit, options.seeds, options.method)

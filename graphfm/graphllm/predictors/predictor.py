@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ class Predictor(Supervised):
         device: where graph vectors are computed; the language model stays where it is.
     """
 
+    modules: dict[str, Any]
     needs = ("encoder", "lm")
     family = "predictor"
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from graphfm.data.purchase_order import numbered, order_in_time, twins
 from graphfm.data.purchase_report import ReadReport, sift
 
 __all__ = ["DAY", "LeakError", "Purchases", "as_time"]
@@ -77,11 +78,11 @@ class Purchases:
             if array is not None and (np.ndim(array) != 1 or len(array) != len(user)):
                 shape = list(np.shape(array))
                 raise ValueError(f"{name} must be an array [{len(user)}], as long as user; got shape {shape}.")
-        users, user = np.unique(user, return_inverse=True)
+        users, user = numbered(user)
         if item is None:
             items, item = users[:0], np.zeros(len(user), dtype=np.int32)
         else:
-            items, item = np.unique(item, return_inverse=True)
+            items, item = numbered(item)
         time = np.asarray(time)
         if time.dtype.kind == "M":
             if np.isnat(time).any():
@@ -217,10 +218,10 @@ def build(
     keep, dropped = sift(len(user), [("return (amount below 0)", below)] if returns == "drop" else [])
     if not keep.all():
         user, item, time, amount = user[keep], item[keep], time[keep], amount[keep]
-    twins = _twins(user, item, time, amount)
-    count, notes = int(twins.sum()), report.notes
+    repeated = twins([user, item, time, amount])
+    count, notes = int(repeated.sum()), report.notes
     if drop_twins and count:
-        user, item, time, amount = user[~twins], item[~twins], time[~twins], amount[~twins]
+        user, item, time, amount = user[~repeated], item[~repeated], time[~repeated], amount[~repeated]
         dropped["the same user, item, time and amount as an earlier row"] = count
     elif count:
         notes += (f"{count} rows repeat user, item, time and amount of an earlier one; they are kept",)
@@ -230,41 +231,18 @@ def build(
     if not len(user):
         raise ValueError(f"the log has no events left. {report}")
     if (np.diff(time) < 0).any():
-        order = np.argsort(time, kind="stable")
+        order = order_in_time(time)
         user, item, time, amount = user[order], item[order], time[order], amount[order]
     user, users = _by_appearance(user, users)
     item, items = _by_appearance(item, items) if len(items) else (item.astype(np.int32), items)
     return Purchases(user, item, time.astype(np.int64), amount.astype(np.float64), users, items, report)
 
 
-def _twins(user: np.ndarray, item: np.ndarray, time: np.ndarray, amount: np.ndarray) -> np.ndarray:
-    """Mask of the rows that are equal to an earlier one."""
-    mixed = np.zeros(len(user), dtype=np.uint64)
-    # One 64-bit number a row (odd multipliers, as in a multiply-shift hash) sorts faster than four columns.
-    for column, factor in (
-        (user.astype(np.uint64), 0x9E3779B97F4A7C15),
-        (item.astype(np.uint64), 0xC2B2AE3D27D4EB4F),
-        (time.astype(np.int64).view(np.uint64), 0x165667B19E3779F9),
-        ((amount.astype(np.float64) + 0.0).view(np.uint64), 0xD6E8FEB86659FD93),
-    ):
-        mixed = (mixed ^ column) * np.uint64(factor)
-        mixed ^= mixed >> np.uint64(29)
-    order = np.argsort(mixed, kind="stable")
-    sorted_ = mixed[order]
-    alike = np.flatnonzero(sorted_[1:] == sorted_[:-1]) + 1
-    here, earlier = order[alike], order[alike - 1]
-    same = np.ones(len(alike), dtype=bool)
-    for column in (user, item, time, amount):
-        same &= column[here] == column[earlier]
-    twins = np.zeros(len(user), dtype=bool)
-    twins[here[same]] = True
-    return twins
-
-
 def _by_appearance(codes: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number anew by first appearance; names that do not occur are left out."""
-    first = np.full(len(names), len(codes), dtype=np.int64)
-    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # of equal indices the last one assigned stays
+    kind = np.int32 if len(codes) < 1 << 31 else np.int64  # short ones stay in the cache
+    first = np.full(len(names), len(codes), dtype=kind)
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1, dtype=kind)  # of equal indices the last one assigned stays
     order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(codes))]
     place = np.empty(len(names), dtype=np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)

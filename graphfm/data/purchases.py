@@ -241,7 +241,7 @@ def build(
 def _by_appearance(codes: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number anew by first appearance; names that do not occur are left out."""
     kind = np.int32 if len(codes) < 1 << 31 else np.int64  # short ones stay in the cache
-    first = np.full(len(names), len(codes), dtype=kind)
+    first: np.ndarray = np.full(len(names), len(codes), dtype=kind)
     first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1, dtype=kind)  # of equal indices the last one assigned stays
     order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(codes))]
     place = np.empty(len(names), dtype=np.int32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,9 @@ from graphfm.ltv.bgnbd import BGNBD
 from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.gammagamma import GammaGamma
 from graphfm.ltv.kept import load_numbers, save_numbers
-from graphfm.ltv.occasions import count_occasions
+from graphfm.ltv.occasions import Occasions, count_occasions
 from graphfm.ltv.population import choose
-from graphfm.ltv.task import Task
+from graphfm.ltv.task import Task, parts
 
 __all__ = ["BTYD"]
 
@@ -47,11 +47,23 @@ class BTYD:
 
     def predict(self, task: Task) -> Forecast:
         """Predict for a population from its own past."""
+        return self._told(count_occasions(task.past, task.population), task.horizons)
+
+    def stream(self, task: Task, rows: int = 65536) -> Iterator[tuple[Task, Forecast]]:
+        """:meth:`predict` some members at a time; the log is counted once.
+
+        Yields:
+            a part of the task and its forecast.
+        """
         known = count_occasions(task.past, task.population)
+        for part in parts(len(task.population), rows):
+            yield task.part(part), self._told(known.part(part), task.horizons)
+
+    def _told(self, known: Occasions, horizons: tuple[float, ...]) -> Forecast:
         history = (known.frequency, known.recency, known.age)
         each = self.amounts.expected(known.frequency, known.spend)[:, None]
-        bought = np.stack([self.purchases.expected(days, *history) for days in task.horizons], axis=1)
-        pay = np.stack([self.purchases.pays(days, *history) for days in task.horizons], axis=1)
+        bought = np.stack([self.purchases.expected(days, *history) for days in horizons], axis=1)
+        pay = np.stack([self.purchases.pays(days, *history) for days in horizons], axis=1)
         return Forecast(pay, bought * each)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:

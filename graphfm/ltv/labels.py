@@ -24,11 +24,13 @@ class Labels:
         value: float64 ``[N, K]``, at least 0.
         horizons: days, rising.
         clipped: ``[K]`` share of members whose returns outweigh what they paid, and whose label became 0 for it.
+        count_first: whether the first purchase counts.
     """
 
     value: np.ndarray
     horizons: tuple[float, ...]
     clipped: np.ndarray
+    count_first: bool = False
 
 
 def check_horizons(horizons: Sequence[float]) -> tuple[float, ...]:
@@ -90,4 +92,4 @@ def future_value(
         if count_first:
             within |= opening
         value[:, column] = np.bincount(member, weights=np.where(within, amount, 0.0), minlength=len(population))
-    return Labels(np.maximum(value, 0.0), days, (value < 0).mean(axis=0))
+    return Labels(np.maximum(value, 0.0), days, (value < 0).mean(axis=0), count_first)

@@ -29,6 +29,10 @@ class Occasions:
     age: np.ndarray
     spend: np.ndarray
 
+    def part(self, rows: slice) -> Occasions:
+        """Those of some members."""
+        return Occasions(self.frequency[rows], self.recency[rows], self.age[rows], self.spend[rows])
+
 
 def count_occasions(past: Purchases, people: Population) -> Occasions:
     """Count the past of a population; returns and free events are no occasions.

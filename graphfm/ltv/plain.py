@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.kept import load_numbers, save_numbers
 from graphfm.ltv.labels import Labels
 from graphfm.ltv.membership import member_of_events
-from graphfm.ltv.task import Task
+from graphfm.ltv.task import Task, parts
 
 __all__ = ["HistoricMean", "Mean", "Zero", "check_payers", "labels_of"]
 
@@ -132,28 +132,58 @@ class HistoricMean:
     Members with a short past are drawn to the mean of the training labels, as if that had been seen for ``prior_days``:
     value = h (spent + prior_days m_h / h) / (age + prior_days), m_h being the training mean over horizon h. The first
     purchase made the member and counts in neither, unless ``count_first``.
+
+    Args:
+        prior_days: see above.
+        count_first: whether the first purchase counts; ``None``: as it does in the labels of the fit.
     """
 
-    def __init__(self, *, prior_days: float = 30.0, count_first: bool = False) -> None:
+    def __init__(self, *, prior_days: float = 30.0, count_first: bool | None = None) -> None:
         if not prior_days > 0:
             raise ValueError(f"prior_days must be above 0, got {prior_days}.")
         self.prior_days = prior_days
         self.count_first = count_first
 
     def fit(self, tasks: Sequence[Task], val: Sequence[Task] = ()) -> HistoricMean:
-        """Take the training means to draw to."""
+        """Take the training means to draw to.
+
+        Raises:
+            ValueError: tasks without labels, with other horizons, or with labels in which the first purchase counts
+                for some and not for others.
+        """
         self.prior = Mean().fit(tasks)
+        counts = {labels.count_first for labels in labels_of(tasks)}
+        if self.count_first is None and len(counts) > 1:
+            raise ValueError("the first purchase counts in the labels of some tasks alone; make them alike.")
+        self.counts_first = counts.pop() if self.count_first is None else self.count_first
         return self
 
     def predict(self, task: Task) -> Forecast:
         """Own rates; the probability to pay is 1 - exp(-rate of purchases x h), drawn likewise."""
+        return self._told(task, *self._counted(task))
+
+    def stream(self, task: Task, rows: int = 65536) -> Iterator[tuple[Task, Forecast]]:
+        """:meth:`predict` some members at a time; the log is counted once.
+
+        Yields:
+            a part of the task and its forecast.
+        """
+        spent, bought = self._counted(task)
+        for part in parts(len(task.population), rows):
+            piece = task.part(part)
+            yield piece, self._told(piece, spent[part], bought[part])
+
+    def _counted(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
+        """What each member has spent, at least 0, and how often it has paid: ``[N]`` twice."""
         people, past = task.population, task.past
-        prior = self.prior.predict(task)
         member = member_of_events(past, people, 0, len(past))
-        counted = (member >= 0) & (self.count_first | (past.time != people.first[member]))
+        counted = (member >= 0) & (self.counts_first | (past.time != people.first[member]))
         member, amount = member[counted], past.amount[counted]
         spent = np.maximum(np.bincount(member, weights=amount, minlength=len(people)), 0)
-        bought = np.bincount(member, weights=amount > 0, minlength=len(people))
+        return spent, np.bincount(member, weights=amount > 0, minlength=len(people))
+
+    def _told(self, task: Task, spent: np.ndarray, bought: np.ndarray) -> Forecast:
+        prior, people = self.prior.predict(task), task.population
         horizons = np.array(task.horizons)
         age = ((people.cutoff - people.first) / DAY)[:, None]
         weight = horizons / (age + self.prior_days)
@@ -164,7 +194,7 @@ class HistoricMean:
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the arguments and the training means."""
-        arguments = {"prior_days": self.prior_days, "count_first": self.count_first}
+        arguments = {"prior_days": self.prior_days, "count_first": self.counts_first}
         return save_numbers(folder, self, {**arguments, "prior": self.prior.numbers()})
 
     @classmethod
@@ -177,7 +207,7 @@ class HistoricMean:
         numbers = load_numbers(folder, cls)
         with refusing(folder, cls.__name__):
             made = cls(prior_days=numbers["prior_days"], count_first=numbers["count_first"])
-            made.prior = Mean.from_numbers(numbers["prior"])
+            made.prior, made.counts_first = Mean.from_numbers(numbers["prior"]), bool(numbers["count_first"])
         return made
 
 

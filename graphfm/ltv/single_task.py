@@ -28,7 +28,8 @@ def of_horizon(task: Task, place: int) -> Task:
     """The same task for one of its horizons."""
     labels, one = task.labels, (task.horizons[place],)
     if labels is not None:
-        labels = Labels(labels.value[:, place : place + 1], one, labels.clipped[place : place + 1])
+        clipped = labels.clipped[place : place + 1]
+        labels = Labels(labels.value[:, place : place + 1], one, clipped, labels.count_first)
     # The snapshot of the whole task, not one for each horizon.
     return dataclasses.replace(task, horizons=one, labels=labels, graph=task.snapshot)
 

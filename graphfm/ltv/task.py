@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from graphfm.data.purchases import Purchases, show_time
 from graphfm.ltv.labels import Labels, check_horizons, future_value
 from graphfm.ltv.population import Population, Unit, Who, choose
 
-__all__ = ["Task", "make_task"]
+__all__ = ["Task", "make_task", "parts"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,3 +107,9 @@ def make_task(
     wanted = check_horizons(horizons)
     labels = future_value(log, population, wanted, since=since, count_first=count_first) if labelled else None
     return Task(past, population, wanted, labels)
+
+
+def parts(members: int, rows: int) -> Iterator[slice]:
+    """``rows`` members at a time, in order; at least one part, even of nobody."""
+    for low in range(0, max(members, 1), rows):
+        yield slice(low, low + rows)

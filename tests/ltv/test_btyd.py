@@ -152,7 +152,11 @@ def test_in_the_harness():
     for unit in ("user", "pair"):
         train = [make_task(log, day * DAY, (3, 7, 14), unit=unit, who="all") for day in (100, 120)]
         test = make_task(log, 150 * DAY, (3, 7, 14), unit=unit, who="all")
-        found = BTYD().fit(train).predict(test)
+        method = BTYD().fit(train)
+        found = method.predict(test)
+        pieces = list(method.stream(test, 9))
+        np.testing.assert_allclose(np.concatenate([one.mean for _, one in pieces]), found.mean, rtol=1e-7)
+        assert sum(len(piece.population) for piece, _ in pieces) == len(found.mean)
         assert found.mean.shape == test.labels.value.shape
         assert (np.diff(found.mean, axis=1) > 0).all()
         assert ((found.pay > 0) & (found.pay < 1)).all()

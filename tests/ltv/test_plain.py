@@ -31,9 +31,14 @@ def test_zero_and_mean():
 @pytest.mark.parametrize("unit", ["user", "pair"])
 @pytest.mark.parametrize("count_first", [False, True])
 def test_own_past_against_a_loop(unit, count_first):
-    train, test = [task(100, unit)], task(150, unit)
+    train, test = [task(100, unit, count_first=count_first)], task(150, unit)
     prior = Mean().fit(train).predict(test)
-    found = HistoricMean(prior_days=20, count_first=count_first).fit(train).predict(test)
+    method = HistoricMean(prior_days=20).fit(train)
+    found = method.predict(test)  # counts as the labels of the fit do
+    assert (found.mean == HistoricMean(prior_days=20, count_first=count_first).fit(train).predict(test).mean).all()
+    pieces = list(method.stream(test, 9))
+    np.testing.assert_array_equal(np.concatenate([one.pay for _, one in pieces]), found.pay)
+    assert [len(piece.population) for piece, _ in pieces] == [len(one.mean) for _, one in pieces]
     people, past = test.population, test.past
     for row in range(0, len(people), 7):
         mine = past.user == people.user[row]
@@ -59,6 +64,8 @@ def test_what_is_refused():
         Mean().fit([task(100, labelled=False)])
     with pytest.raises(ValueError, match="was fitted for horizons"):
         Mean().fit([task(100)]).predict(task(150, horizons=(3, 7)))
+    with pytest.raises(ValueError, match="in the labels of some tasks alone"):
+        HistoricMean().fit([task(100), task(120, count_first=True)])
     with pytest.raises(ValueError, match="prior_days must be above 0"):
         HistoricMean(prior_days=0)
     with pytest.raises(ValueError, match="must both be"):

@@ -15,12 +15,18 @@ from graphfm.nn import Adjacency
 
 # What each trains, and settings under which it trains in seconds.
 TRAINED = {
+    "GraphAdapter": {
+        f"adapter.graph.convs.{k}.lin_{name}" for k in (0, 1) for name in ("l.weight", "l.bias", "r.weight")
+    }
+    | {f"adapter.{name}.weight" for name in ("widen", "shrink", "norm", "from_graph", "from_token", "mix", "narrow")}
+    | {"adapter.extend.weight", "adapter.answer.weight", "adapter.answer.bias"},
     "GraphTextTuned": {"tags.weight", "classes.weight", "answers.weight"}
     | {f"encoders.{k}.{part}.{kind}" for k in range(3) for part in (0, 2, 3) for kind in ("weight", "bias")},
     "LLaGA": {"projector.weight", "projector.bias"},
     "LLaGANeighbours": {"projector.weight", "projector.bias"},
 }
 QUICK = {
+    "GraphAdapter": {"lr": 2e-3, "rounds": 2, "epochs": 60},
     "GraphTextTuned": {"lr": 1e-2, "epochs": 20, "neighbours": 5},
     "LLaGA": {"lr": 1e-2, "epochs": 10},
     "LLaGANeighbours": {"lr": 1e-2, "epochs": 10, "fanout": 6},

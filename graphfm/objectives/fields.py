@@ -65,23 +65,23 @@ def chosen(luck: Tensor, candidate: Tensor, rate: float) -> Tensor:
 
 
 class Kin:
-    """Nodes in groups whose members may stand in for one another: same graph, same ``node_type``, ordinary or not.
+    """Nodes in groups whose members may stand in for one another: same graph, domain, type, ordinary or not.
 
     With ``node_type`` ``[N]`` (PyG's ``to_homogeneous`` leaves it) a user stands in for a user and an item for an item.
+    A graph that coordinators join holds nodes of several domains; one of another domain would be told by that alone.
 
     Args:
         batch: the nodes.
-        far: a node of another graph may stand in if it is of the same ``domain``, in a batch that tells them.
+        far: a node of another graph may stand in, in a batch that tells domains.
     """
 
     def __init__(self, batch: Data, *, far: bool = False) -> None:
-        domain = batch.get("domain") if far else None
-        graph, count = graph_of(batch) if domain is None else (domain, int(domain.max()) + 1 if len(domain) else 0)
-        group, kind = 2 * graph + ~ordinary(batch), batch.get("node_type")
-        count = 2 * count
-        if kind is not None and kind.numel():
-            kinds = int(kind.max()) + 1
-            group, count = group * kinds + kind, count * kinds
+        domain = batch.get("domain")
+        group, count = graph_of(batch) if domain is None or not far else (torch.zeros_like(domain), 1)
+        for kind in (domain, (~ordinary(batch)).long(), batch.get("node_type")):
+            if kind is not None and kind.numel():
+                kinds = int(kind.max()) + 1
+                group, count = group * kinds + kind, count * kinds
         self.group = group
         self.members = torch.argsort(group, stable=True)
         size = torch.bincount(group, minlength=count)

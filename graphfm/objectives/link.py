@@ -17,7 +17,7 @@ class LinkPrediction(nn.Module):
     """Hide a share of the edges, embed what is left, and tell hidden edges from sampled non-edges.
 
     Binary cross-entropy on a decoder of the product of two embeddings (as MaskGAE has it, 2205.10053); as many
-    non-edges as hidden edges, drawn within the same graph, never a true edge. Both directions of an edge are hidden
+    non-edges as hidden edges, drawn within the same graph and domain, never a true edge. Both directions are hidden
     together. Coordinators pass messages; their edges are no targets.
 
     Args:

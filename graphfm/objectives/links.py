@@ -46,8 +46,8 @@ def hide_edges(batch: Data, adj: Adjacency, rate: float) -> tuple[Adjacency, Ten
 def non_edges(batch: Data, adj: Adjacency, pairs: Tensor) -> Tensor:
     """For each of ``pairs`` ``[2, P]`` a random pair of kin nodes with no edge between them in either direction.
 
-    Kin is of the same graph and ``node_type``, see :class:`graphfm.objectives.fields.Kin`. A pair for which none was
-    found (in a complete graph there is none) is left out, so the result ``[2, Q]`` may be shorter.
+    Kin is of the same graph, domain and ``node_type``, see :class:`graphfm.objectives.fields.Kin`. A pair for which
+    none was found (in a complete graph there is none) is left out, so the result ``[2, Q]`` may be shorter.
     """
     kin, nodes = Kin(batch), adj.num_nodes
     keys = adj.row * nodes + adj.col  # sorted

@@ -20,8 +20,8 @@ class MaskedGraph(nn.Module):
 
     ``bce(edges, non-edges) + w * scaled cosine error(features)``: the label-free pretraining that GRePO-LTV
     (2506.11037) speaks of, with MaskGAE's edges (2205.10053) and GraphMAE's token and error (2205.10803); rates and
-    decoders are not in the paper and are our choice. Non-edges join nodes of the same graph and, where the batch has
-    ``node_type``, of the types that the hidden edge joins, so a bipartite graph is not solved by type alone.
+    decoders are not in the paper and are our choice. Non-edges join nodes of the same graph, domain and, if there is
+    ``node_type``, of the types that the hidden edge joins, so that neither domains nor types give them away.
     Coordinators pass messages; they are neither masked nor are their edges.
 
     Args:

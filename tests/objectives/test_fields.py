@@ -65,6 +65,18 @@ def test_kin_is_of_the_same_graph_type_and_standing():
         assert bool(((share - 1 / len(members)).abs() < 0.12).all())
 
 
+def test_kin_within_a_graph_that_coordinators_join_is_of_the_same_domain():
+    batch = two_types()
+    batch.domain = torch.tensor([0, 0, 0, 1, 1, 1, 0, 0, 0, 2, 2, 2])
+    fields = (batch.batch, batch.domain, batch.node_type, batch.is_coordinator)
+    facts = list(zip(*(field.tolist() for field in fields), strict=True))
+    torch.manual_seed(0)
+    nodes = torch.arange(12).repeat(400)
+    drawn = Kin(batch).draw(nodes)
+    for node in range(12):
+        assert set(drawn[nodes == node].tolist()) == {i for i in range(12) if facts[i] == facts[node]}
+
+
 def test_far_kin_is_of_the_same_domain_in_whatever_graph():
     batch = two_types()
     batch.domain = torch.tensor([0, 0, 0, 1, 1, 1, 0, 0, 0, 2, 2, 2])  # a graph may span domains

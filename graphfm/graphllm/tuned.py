@@ -108,7 +108,7 @@ def fit_batches(
     best, kept, waited = (-1.0, -torch.inf), None, 0
     for _ in range(epochs):
         _mode(modules, training=True)
-        for part in nodes[torch.randperm(nodes.numel())].split(batch):
+        for part in nodes[torch.randperm(nodes.numel())].split(batch) if nodes.numel() else ():
             optimiser.zero_grad(set_to_none=True)
             loss(part).backward()
             nn.utils.clip_grad_norm_(trained, 1.0)

@@ -1,5 +1,6 @@
-"""Methods that train a language model and a graph network to agree."""
+"""Methods in which a language model and a graph network teach one another, or are one."""
 
 from graphfm.graphllm.alignment.glem import GLEM
+from graphfm.graphllm.alignment.patton import PATTON
 
-__all__ = ["GLEM"]
+__all__ = ["GLEM", "PATTON"]

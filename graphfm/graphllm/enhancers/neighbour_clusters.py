@@ -77,7 +77,7 @@ def cluster_tree(z: csr_matrix, branches: Sequence[int], seed: int) -> list[Leve
         deeper = np.empty_like(cluster)
         for parent in range(int(cluster.max()) + 1):
             rows = np.flatnonzero(cluster == parent)
-            # Sums are split by thread: one gives the same bits everywhere. Equal rows may give fewer parts, as is seen to.
+            # Sums are split by thread: one gives the same bits everywhere. Equal rows may give fewer parts.
             with threadpool_limits(1), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 part = KMeans(min(branch, rows.size), n_init=1, random_state=seed).fit_predict(z[rows])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graphfm.data.batches import EdgeNeighbourhoods, Neighbourhoods
     from graphfm.data.checks import check_graph, check_labels
     from graphfm.data.features import Unifier, structural_features
+    from graphfm.data.glbench import from_tag_dataset, read_glbench
     from graphfm.data.interop import from_dgl, from_networkx, to_dgl, to_networkx
     from graphfm.data.npz import save_npz
     from graphfm.data.ondisk import open_graph
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from graphfm.data.purchase_snapshot import snapshot
     from graphfm.data.purchases import Purchases
     from graphfm.data.splits import Split, few_shot
+    from graphfm.data.tables import read_jsonl
     from graphfm.data.writer import GraphWriter, write_graph
 
 __all__ = [
@@ -40,8 +42,11 @@ __all__ = [
     "few_shot",
     "from_dgl",
     "from_networkx",
+    "from_tag_dataset",
     "load",
     "open_graph",
+    "read_glbench",
+    "read_jsonl",
     "read_purchases",
     "save_npz",
     "snapshot",
@@ -63,7 +68,10 @@ _WHERE = {
     "few_shot": "splits",
     "from_dgl": "interop",
     "from_networkx": "interop",
+    "from_tag_dataset": "glbench",
     "open_graph": "ondisk",
+    "read_glbench": "glbench",
+    "read_jsonl": "tables",
     "read_purchases": "purchase_read",
     "save_npz": "npz",
     "snapshot": "purchase_snapshot",

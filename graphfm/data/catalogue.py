@@ -80,6 +80,8 @@ TAG: dict[str, str] = {
     "coauthor_cs_keywords": "co-authors in computer science",
 }
 
+GLBENCH = dict.fromkeys("cora citeseer pubmed arxiv wikics reddit instagram".split(), "graph with text, GLBench's")
+
 
 def _family(kind: str, cls: str, domain: str, args: str, folder: str = "{cls}/{arg}", **more: Any) -> dict[str, Source]:
     """One source for each of the class's own names; ours are the same in lower case."""
@@ -169,11 +171,16 @@ def _folders(path: Path, marker: str) -> list[str]:
     return sorted(child.name for child in path.iterdir() if (child / marker).exists()) if path.is_dir() else []
 
 
+def _with_text(root: Path | None) -> dict[str, tuple[dict[str, str], list[str]]]:
+    """Graphs with text that are read from the root, by kind: those that are known, and those that lie there."""
+    files = sorted(path.stem for path in (root / "GLBench").glob("*.pt")) if root else []
+    return {"tag": (TAG, _folders(root / "tag", "graph.npz") if root else []), "glbench": (GLBENCH, files)}
+
+
 def names(root: Path | None) -> dict[str, str]:
     """Every accepted form, squeezed, with the canonical name it stands for; what lies in the root included."""
-    tags = [*TAG, *(_folders(root / "tag", "graph.npz") if root else [])]
-    canonical = [*PYG, *EMBEDDED, *(f"tag/{name}" for name in tags)]
-    known = {squeeze(name): name for name in canonical}
+    texts = [f"{kind}/{name}" for kind, both in _with_text(root).items() for part in both for name in part]
+    known = {squeeze(name): name for name in (*PYG, *EMBEDDED, *texts)}
     # A collection that lies in the root is known by the spelling it has there; others keep the caller's.
     local = {f"tu:{name}" for name in _folders(root / "TUDataset", "raw")} if root else set()
     known |= {squeeze(name): name for name in local}
@@ -218,10 +225,10 @@ def catalogue(root: str | os.PathLike[str] | None = None) -> list[Entry]:
     sources = {name: PYG[name] if name in PYG else tu(name[3:]) for name in names(base).values() if is_pyg(name)}
     for name, source in sources.items():
         entries.append(Entry(name, source.kind, _where(base, source), source.domain, False, source.extra))
-    local = _folders(base / "tag", "graph.npz") if base else []
-    for name in dict.fromkeys([*TAG, *local]):
-        where = "local" if name in local else "root"
-        entries.append(Entry(f"tag/{name}", "tag", where, TAG.get(name, "graph with text"), True))
+    for kind, (known, local) in _with_text(base).items():
+        for name in dict.fromkeys([*known, *local]):
+            where = "local" if name in local else "root"
+            entries.append(Entry(f"{kind}/{name}", kind, where, known.get(name, "graph with text"), True))
     return entries
 
 

@@ -28,10 +28,13 @@ def load(
     - through PyG: ``"cora"``, ``"citeseer"``, ``"pubmed"``, ``"photo"``, ``"computers"``, ``"texas"``, ``"actor"``, ...
       and TU collections (``"mutag"``, ..., ``"tu:NAME"``), which come as one batch with ``y`` by graph;
     - through OGB (extra ``ogb``): ``"ogbn-arxiv"``, ``"ogbn-products"``, with their split as masks;
-    - ``"tag/NAME"``: graphs with text, from the root;
-    - a path: ``graph.npz``, ``edges.csv`` (with ``nodes.csv`` beside it), or a folder of either, of the ``tag`` layout
-      or of :class:`graphfm.data.GraphWriter`, which is opened as :func:`graphfm.data.open_graph` does and stays on
-      disk. A known name wins over a file that is called like it: write ``"./cora"``, or pass a ``Path``.
+    - ``"tag/NAME"``: graphs with text, from the root; ``"glbench/NAME"``: GLBench's files, ``GLBench/NAME.pt`` in the
+      root;
+    - a path: ``graph.npz``, ``edges.csv`` (with ``nodes.csv`` beside it), a ``.pt`` file of GLBench's kind
+      (:func:`graphfm.data.read_glbench`), or a folder: of either table, of ``nodes.jsonl`` and ``edges.jsonl``
+      (:func:`graphfm.data.read_jsonl`), of the ``tag`` layout or of :class:`graphfm.data.GraphWriter`, which is opened
+      as :func:`graphfm.data.open_graph` does and stays on disk. A known name wins over a file that is called like it:
+      write ``"./cora"``, or pass a ``Path``.
 
     ``catalogue()`` lists the names. PyG's graphs are handed on as PyG makes them, with ``name`` added. They are read
     from the root where it holds them, else downloaded. The root is never written to: PyG's own processed files go to
@@ -40,8 +43,8 @@ def load(
     Args:
         name: name or path.
         root: read-only folder of raw data, laid out as PyG lays out its own (``Planetoid/Cora/raw``,
-            ``TUDataset/MUTAG/raw``, ``ogb/ogbn_arxiv/raw``, ..., ``tag/NAME``); else the environment variable
-            ``GRAPHFM_DATA``.
+            ``TUDataset/MUTAG/raw``, ``ogb/ogbn_arxiv/raw``, ..., ``tag/NAME``, ``GLBench/NAME.pt``); else the
+            environment variable ``GRAPHFM_DATA``.
         cache: folder for processed files and downloads; else ``GRAPHFM_CACHE``, else ``~/.cache/graphfm``.
 
     Returns:
@@ -60,7 +63,7 @@ def load(
     if known is None:
         if Path(name).expanduser().exists():
             return _from_path(Path(name).expanduser())
-        if Path(name).suffix in (".npz", ".csv"):
+        if Path(name).suffix in (".npz", ".csv", ".pt"):
             raise FileNotFoundError(f"name {name!r} is no file.")
         raise unknown(name, base)
     if known in EMBEDDED:
@@ -69,6 +72,8 @@ def load(
         return load_embedded(known)
     if known.startswith("tag/"):
         return _tag(known, base)
+    if known.startswith("glbench/"):
+        return _glbench(known, base)
     from graphfm.data.pyg import load_pyg
 
     return load_pyg(known, base, cache)
@@ -86,28 +91,59 @@ def _tag(name: str, root: Path | None) -> Data:
     return read_tag(root / name, name)
 
 
-def _from_path(path: Path) -> Data:
-    from graphfm.data.files import read_csv
-    from graphfm.data.npz import read_npz
-    from graphfm.data.ondisk import HEADER, open_graph
-    from graphfm.data.tag import read_tag
+def _glbench(name: str, root: Path | None) -> Data:
+    file = None if root is None else root / "GLBench" / f"{name.removeprefix('glbench/')}.pt"
+    if file is None or not file.is_file():
+        lacks = f"There is no file {file}" if file else "No data root is named"
+        raise FileNotFoundError(
+            f"{lacks}. {name!r} is a file that GLBench's authors hand out: put it there, and set GRAPHFM_DATA (or "
+            "root=) to the folder that holds GLBench/."
+        )
+    from graphfm.data.glbench import read_glbench
 
+    return read_glbench(file, name)
+
+
+def _from_path(path: Path) -> Data:
     if not path.exists():
         raise FileNotFoundError(f"name {str(path)!r} is no file or folder.")
     if path.is_dir():
-        if (path / "edges.csv").is_file():
-            return read_csv(path / "edges.csv", _nodes_beside(path / "edges.csv"))
-        if (path / "graph.npz").is_file():
-            texts = (path / "texts.jsonl.gz").is_file()
-            return read_tag(path, path.resolve().name) if texts else read_npz(path / "graph.npz")
-        if (path / HEADER).is_file():
-            return open_graph(path)
-        raise ValueError(f"{path} holds neither edges.csv (perhaps with nodes.csv) nor graph.npz nor {HEADER}.")
+        return _from_folder(path)
+    from graphfm.data.files import read_csv
+    from graphfm.data.glbench import read_glbench
+    from graphfm.data.npz import read_npz
+
     if path.suffix == ".npz":
         return read_npz(path)
     if path.suffix == ".csv":
         return read_csv(path, _nodes_beside(path))
-    raise ValueError(f"{path}: the suffix {path.suffix!r} is not known; give .npz, an edge table .csv, or a folder.")
+    if path.suffix == ".pt":
+        return read_glbench(path)
+    raise ValueError(
+        f"{path}: the suffix {path.suffix!r} is not known; give .npz, .pt, an edge table .csv, or a folder."
+    )
+
+
+def _from_folder(path: Path) -> Data:
+    from graphfm.data.files import read_csv
+    from graphfm.data.npz import read_npz
+    from graphfm.data.ondisk import HEADER, open_graph
+    from graphfm.data.tables import read_jsonl
+    from graphfm.data.tag import read_tag
+
+    if (path / "edges.csv").is_file():
+        return read_csv(path / "edges.csv", _nodes_beside(path / "edges.csv"))
+    if (path / "graph.npz").is_file():
+        texts = (path / "texts.jsonl.gz").is_file()
+        return read_tag(path, path.resolve().name) if texts else read_npz(path / "graph.npz")
+    if (path / "nodes.jsonl").is_file():
+        return read_jsonl(path / "nodes.jsonl", path / "edges.jsonl")
+    if (path / HEADER).is_file():
+        return open_graph(path)
+    raise ValueError(
+        f"{path} holds neither edges.csv (perhaps with nodes.csv) nor nodes.jsonl (with edges.jsonl) nor graph.npz "
+        f"nor {HEADER}."
+    )
 
 
 def _nodes_beside(edges: Path) -> Path | None:

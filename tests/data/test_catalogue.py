@@ -19,7 +19,7 @@ def test_entries(monkeypatch):
     assert len(entries) == len(catalogue())
     assert {"debian", "cora", "mutag", "ogbn-arxiv", "tag/cora", "imdb-binary", "cs"} <= set(entries)
     assert {entry.where for entry in entries.values()} == {"embedded", "download", "root"}
-    assert all((entry.where == "root") == (entry.kind == "tag") for entry in entries.values())
+    assert all((entry.where == "root") == (entry.kind in ("tag", "glbench")) for entry in entries.values())
     assert entries["debian"].text
     assert entries["ogbn-products"].extra == "ogb"
     assert entries["cora"].kind == "planetoid"

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from graphfm.data.glbench import from_tag_dataset, read_glbench
-from graphfm.data.tables import read_jsonl
+from graphfm.data import catalogue, from_tag_dataset, load, read_glbench, read_jsonl
 
 NODES = (
     '{"id": "a", "text": "one", "label": "x"}\n\n{"id": 7, "text": null, "label": "w"}\n{"id": "c", "text": "three"}\n'
@@ -128,3 +127,36 @@ def test_json_lines_that_do_not_fit(tmp_path, nodes, edges, words):
     (tmp_path / "e.jsonl").write_text(edges)
     with pytest.raises(ValueError, match=words):
         read_jsonl(tmp_path / "n.jsonl", tmp_path / "e.jsonl")
+
+
+def test_load_finds_published_files_by_name_and_by_path(tmp_path, monkeypatch):
+    monkeypatch.delenv("GRAPHFM_DATA", raising=False)
+    (tmp_path / "GLBench").mkdir()
+    torch.save(published(), tmp_path / "GLBench" / "cora.pt")
+    torch.save(published(), tmp_path / "GLBench" / "Mine.pt")
+    by_name = load("GLBench/Cora", root=tmp_path)
+    assert (by_name.name, by_name.text) == ("glbench/cora", ["one", "two", ""])
+    assert load("glbench/mine", root=tmp_path).name == "glbench/Mine"
+    by_path = load(str(tmp_path / "GLBench" / "cora.pt"))
+    assert by_path.name == "cora"
+    assert torch.equal(by_path.x, by_name.x)
+    where = {entry.name: entry.where for entry in catalogue(tmp_path) if entry.kind == "glbench"}
+    assert (where["glbench/cora"], where["glbench/Mine"], where["glbench/reddit"]) == ("local", "local", "root")
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*pubmed\.pt.*set GRAPHFM_DATA"):
+        load("glbench/pubmed", root=tmp_path)
+    with pytest.raises(FileNotFoundError, match="No data root is named"):
+        load("glbench/pubmed")
+    with pytest.raises(ValueError, match="did you mean glbench/pubmed"):
+        load("glbench/pubmedd")
+    with pytest.raises(FileNotFoundError, match="is no file"):
+        load("nowhere.pt")
+
+
+def test_load_opens_a_folder_of_json_lines(tmp_path):
+    (tmp_path / "nodes.jsonl").write_text(NODES)
+    with pytest.raises(FileNotFoundError, match=r"edges\.jsonl"):
+        load(tmp_path)
+    (tmp_path / "edges.jsonl").write_text(EDGES)
+    data = load(tmp_path)
+    assert (data.text, data.label_text) == (["one", "", "three"], ["w", "x"])
+    assert data.name == tmp_path.name

@@ -63,9 +63,8 @@ def test_the_prompt_tells_rings_of_node_tokens_and_the_answer_is_the_likelihood_
     scores, adj = method.predict(without_labels(data)), adjacency(data)
     for node in (2, 33):
         root = torch.tensor([node])
-        prompt = (
-            said(lm, exact, lm.tokenizer.bos_token) + [token(method, data, node)] + said(lm, exact, data.text[node])
-        )
+        start = said(lm, exact, lm.tokenizer.bos_token)
+        prompt = [*start, token(method, data, node), *said(lm, exact, data.text[node])]
         for ring, far in zip(rings(adj, root, 2), ("one hop,", "two hops,"), strict=True):
             ids = [each for each in chosen(ring, pagerank(adj, root, 0.15, 20), 3)[0].tolist() if each < 40]
             if ids:
@@ -94,7 +93,7 @@ def test_links_are_a_softmax_over_the_nodes_asked_for_less_other_neighbours(meth
     candidates, losses = sorted({row[0] for row in drawn}), []
     for column, (root, row) in enumerate(zip(roots.tolist(), drawn, strict=True)):
         others = [token(method, data, each) for each in row[1:] if each < 40]
-        prompt = said(lm, exact, lm.tokenizer.bos_token) + [token(method, data, root)]
+        prompt = [*said(lm, exact, lm.tokenizer.bos_token), token(method, data, root)]
         prompt += said(lm, exact, "is connected with") + others
         prompt += said(lm, exact, "within one hop. Which other node is it?")
         last = exact.model(inputs_embeds=torch.stack(prompt)[None]).last_hidden_state[0, -1]

@@ -14,7 +14,12 @@ from graphfm.graphllm.texts import adjacency, only_labels_of
 from graphfm.nn import Adjacency
 
 # What each trains, and settings under which it trains in seconds.
+LORA = {f"lora.model/layers/{k}/self_attn/{x}_proj/weight.{part}" for k in (0, 1) for x in "qkvo" for part in "AB"}
+NODES = {"nodes.own.weight", "nodes.first.weight", "nodes.norm.weight", "nodes.norm.bias", "nodes.second.weight"}
 TRAINED = {
+    "GraphGPT": {f"grounding.graph.convs.{k}.{name}" for k in (0, 1) for name in ("lin.weight", "bias")}
+    | {"grounding.text.weight", "grounding.text.bias", "projector.weight", "projector.bias"},
+    "InstructGLM": LORA | NODES,
     "GraphAdapter": {
         f"adapter.graph.convs.{k}.lin_{name}" for k in (0, 1) for name in ("l.weight", "l.bias", "r.weight")
     }
@@ -26,6 +31,8 @@ TRAINED = {
     "LLaGANeighbours": {"projector.weight", "projector.bias"},
 }
 QUICK = {
+    "GraphGPT": {"lr": 2e-2, "epochs": 10, "hidden": 32, "grounding": 5},
+    "InstructGLM": {"lr": 1e-2, "epochs": 8, "hidden": 64, "neighbours": 8},
     "GraphAdapter": {"lr": 2e-3, "rounds": 2, "epochs": 60},
     "GraphTextTuned": {"lr": 1e-2, "epochs": 20, "neighbours": 5},
     "LLaGA": {"lr": 1e-2, "epochs": 10},

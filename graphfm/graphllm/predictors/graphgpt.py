@@ -1,4 +1,4 @@
-"""GraphGPT: a graph network grounded in texts, and a projector that makes its rows readable: by matching, by answers."""
+"""GraphGPT: a graph network grounded in texts, and a projector that learns to make its rows readable."""
 
 from __future__ import annotations
 

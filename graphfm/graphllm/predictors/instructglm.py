@@ -90,7 +90,7 @@ class InstructGLM(Predictor):
         tokens: int = 64,
         rank: int = 16,
         hidden: int = 512,
-        links: float = 1.0,
+        links: float = 0.1,
         targets: tuple[str, ...] = _TUNED,
         **settings: Any,
     ) -> None:

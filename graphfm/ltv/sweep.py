@@ -109,7 +109,13 @@ def measured_range(model: GRePO, prepared: Prepared) -> tuple[LossRange, tuple[f
     return LossRange(tuple(ideal), tuple(reference)), tuple(judged)
 
 
-def sweep(model: GRePO, prepared: Prepared, preferences: Sequence[Sequence[float]], make: Make) -> ParetoFront:
+def sweep(
+    model: GRePO,
+    prepared: Prepared,
+    preferences: Sequence[Sequence[float]],
+    make: Make,
+    measured: tuple[LossRange, tuple[float, ...]] | None = None,
+) -> ParetoFront:
     """Train for each preference, the first from the start, the others from where the nearest one ended.
 
     Where a run starts is a point of the front already, so its own point is the best of its epochs, not its start.
@@ -119,6 +125,7 @@ def sweep(model: GRePO, prepared: Prepared, preferences: Sequence[Sequence[float
         prepared: with validation.
         preferences: ``K`` positive numbers each.
         make: from a preference and a range of training losses to a combiner.
+        measured: what :func:`measured_range` says of the model, where it is known: several sweeps need it once.
 
     Raises:
         ValueError: no preference, no validation.
@@ -126,7 +133,7 @@ def sweep(model: GRePO, prepared: Prepared, preferences: Sequence[Sequence[float
     if not preferences:
         raise ValueError("preferences is empty; give at least one, such as those of preference_grid(K).")
     val = _needed(prepared)
-    scale, single = measured_range(model, prepared)
+    scale, single = measured_range(model, prepared) if measured is None else measured
     points: list[SweepPoint] = []
     for wanted in preferences:
         preference = tuple(float(share) / float(sum(wanted)) for share in wanted)

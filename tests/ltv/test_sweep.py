@@ -77,7 +77,16 @@ def test_the_range_is_measured():
 def test_what_is_preferred_gets_lower():
     model = GRePO(**QUICK)
     prepared = model.prepare(TRAIN, VAL)
-    front = sweep(model, prepared, [(1, 1, 1), (8, 1, 1), (1, 1, 8)], preferring(WeightedSum))
+    scale, single = measured_range(model, prepared)
+    seen = []
+
+    def make(preference, known):
+        seen.append(known)
+        return preferring(WeightedSum)(preference, known)
+
+    front = sweep(model, prepared, [(1, 1, 1), (8, 1, 1), (1, 1, 8)], make, (scale, single))
+    assert front.single == single
+    assert all(known is scale for known in seen)
     assert [point.preference for point in front.points][1] == pytest.approx((0.8, 0.1, 0.1))
     assert front.losses.shape == (3, 3)
     for point in front.points:

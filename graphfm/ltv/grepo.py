@@ -246,6 +246,8 @@ class GRePO:
         network = self.fitted_network()
         self.columns.check(task)
         inputs = gather([task], self.encoder, self.vocabulary)
+        if inputs.width != network.features:  # of an encoder of another width, or a model of another version
+            raise ValueError(f"a member has {inputs.width} features, the model reads {network.features}; fit it anew.")
         for low in range(0, len(inputs), rows):
             part = slice(low, low + rows)
             yield task.part(part), self._forecast(network, inputs, part)

@@ -11,6 +11,7 @@ from graphfm.pareto.gradients import take_gradient
 __all__ = ["HeadGradients"]
 
 _SUM = 1024  # members whose products may be summed in float32
+_TINY = 1e-20
 
 
 class HeadGradients:
@@ -57,15 +58,20 @@ class HeadGradients:
         Raises:
             FloatingPointError: a gradient that is not finite.
         """
-        known = self.linear.weight.double()
-        horizons, numbers = self.rows.shape[:2]
-        flat = self.rows.flatten(0, 1)
-        product = sum((part @ part.t()).double() for part in flat.split(_SUM, dim=1))
-        blocks = product.unflatten(1, (horizons, numbers)).unflatten(0, (horizons, numbers))
-        found = (blocks * (known @ known.t())[:, None]).sum(dim=(1, 3)).cpu()
+        found = self._products(self.rows)
+        own = found.diagonal()
+        if self.rows.dtype != torch.float64 and not bool(((own > _TINY) & (own < torch.inf)).all()):
+            found = self._products(self.rows.double())  # beyond what squares in float32 can hold, or nearly
         if not bool(torch.isfinite(found).all()):
             bad = (~torch.isfinite(found.diagonal())).nonzero().flatten().tolist()
             raise FloatingPointError(f"the gradient of loss {', '.join(map(str, bad))} (counted from 0) is not finite.")
+        return found
+
+    def _products(self, rows: Tensor) -> Tensor:
+        shape, known = rows.shape[:2], self.linear.weight.double()
+        product = sum((part @ part.t()).double() for part in rows.flatten(0, 1).split(_SUM, dim=1))
+        blocks = product.unflatten(1, shape).unflatten(0, shape)
+        found: Tensor = (blocks * (known @ known.t())[:, None]).sum(dim=(1, 3)).cpu()
         return found
 
     @torch.no_grad()

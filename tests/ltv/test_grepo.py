@@ -294,6 +294,10 @@ def test_what_else_is_refused(fitted):
         model().fit(TRAIN, tasks(LOG, (78,), horizons=(3, 7)))
     with pytest.raises(RuntimeError, match="call fit first"):
         model().predict(TEST)
+    other = copy.copy(fitted)
+    other.encoder = None
+    with pytest.raises(ValueError, match=r"a member has \d+ features"):
+        other.predict(TEST)
     with pytest.raises(ValueError, match="lower has 2 values"):
         model(combine=MGDA([0.1, 0.2])).fit(TRAIN)
 

@@ -73,6 +73,14 @@ def test_products_keep_their_digits_in_float32(members):
     assert ((known.gramian() - exact).abs() <= 2e-6 * scale * scale[:, None]).all()
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_lengths_whose_squares_float32_cannot_hold(size):
+    made, _, z, value, _ = case(MonotoneHead, torch.float32)
+    plain = HeadGradients(made, z, value)
+    other = HeadGradients(made, z, value, torch.full_like(value, size / len(value)))
+    torch.testing.assert_close(other.gramian() / size**2, plain.gramian(), rtol=1e-4, atol=0)
+
+
 def test_a_gradient_that_is_not_finite_is_told():
     made, _, z, value, weight = case(ZILNHead)
     weight[0, 2] = torch.inf

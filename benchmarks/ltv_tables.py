@@ -26,7 +26,8 @@ unit or does not; all are reported.
 3. "Monotone heads violate nothing" if ``violations`` and ``violations_pay`` are exactly 0 in every cell of GRePO.
 
 The sweeps of rule 2 are cells of their own (``sweeps``): losses and seconds of every run, no predictions. What no rule
-reads (other heads and combiners, 30 % and 3 % of the payers, one horizon at a time) has two seeds.
+reads (trees without neighbours, other heads and combiners, 30 % and 3 % of the payers, one horizon at a time) has two
+seeds.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ SWEEPS = ("WeightedSum", "MGDA", "EPO", "UPGrad")
 
 def seeds_of(method: str, seeds: int) -> range:
     """All seeds for what a rule reads, two for the others."""
-    read = (*BASELINES, GRAPH, PLAIN, ITEMS, REWIRED)
+    read = (*TREES, GRAPH, PLAIN, ITEMS, REWIRED)
     return range(seeds if method in read or "share=0.1" in method else min(seeds, 2))
 
 

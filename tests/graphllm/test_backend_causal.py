@@ -112,6 +112,7 @@ def test_forward_gives_logits_and_states_with_padding_on_either_side(exact):
     rows = prompt_tokens(exact.tokenizer, [PROMPTS[0], PROMPTS[3]])
     ids, mask = pad_left(rows, 0, torch.device("cpu"))
     left, states = exact.forward(exact.embed(ids), mask)
+    torch.testing.assert_close(exact.forward(exact.embed(ids), mask, keep=2)[0], left[:, -2:])
     ids, mask = pad_left([row[::-1] for row in rows], 0, torch.device("cpu"))
     right, _ = exact.forward(exact.embed(ids.flip(1)), mask.flip(1))
     alone = exact.model(input_ids=torch.tensor(rows[:1]), output_hidden_states=True)

@@ -108,9 +108,10 @@ class CausalLM(Protocol):
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings ``[..., D]`` of token ids ``[...]``, with gradients."""
 
-    def forward(self, inputs_embeds: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs_embeds: Tensor, mask: Tensor, keep: int = 0) -> tuple[Tensor, Tensor]:
         """Logits ``[B, T, V]`` and last states ``[B, T, D]`` of ``inputs_embeds`` ``[B, T, D]``, with gradients.
 
+        With ``keep``, logits are of the last ``keep`` tokens alone, ``[B, keep, V]``: they are the largest part of it.
         ``mask`` ``[B, T]`` is 1 where there is a token; padding may be on either side.
         """
 

@@ -109,8 +109,10 @@ class LocalLM:
         """Input embeddings ``[..., D]`` of token ids ``[...]``."""
         return self.model.get_input_embeddings()(ids.to(self.device))  # type: ignore[operator]
 
-    def forward(self, inputs_embeds: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, T, V]`` and last states ``[B, T, D]``, with gradients; ``mask`` ``[B, T]``.
+    def forward(self, inputs_embeds: Tensor, mask: Tensor, keep: int = 0) -> tuple[Tensor, Tensor]:
+        """Logits ``[B, T, V]`` (of the last ``keep`` tokens alone, unless 0) and last states ``[B, T, D]``.
+
+        With gradients; ``mask`` is ``[B, T]``.
 
         Raises:
             ValueError: shapes that do not fit, or more tokens than ``context``.
@@ -122,6 +124,7 @@ class LocalLM:
             position_ids=positions(mask.to(self.device)),
             use_cache=False,
             output_hidden_states=True,
+            logits_to_keep=keep,
         )
         return out.logits, out.hidden_states[-1]
 

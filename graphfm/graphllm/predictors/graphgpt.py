@@ -136,10 +136,10 @@ class GraphGPT(Predictor):
         """The mean next-token loss ``[]`` of texts told in the order of their nodes' tokens, of nodes ``[B]``."""
         around, vectors = self._around(data, random=True), self._vectors_of(data, x)
         nobody = int(data.num_nodes or 0)
-        told = texts(self.lm, node_texts(data), self.title)
-        told = torch.cat([told, told.new_full((1, told.size(1)), NOTHING)]).to(self.device)
+        titles = texts(self.lm, node_texts(data), self.title)
+        titles = torch.cat([titles, titles.new_full((1, titles.size(1)), NOTHING)]).to(self.device)
         stop, ask, end = (self._words(part) for part in (";", "Which text is of which node?", "Answer:"))
-        ended = torch.cat([told, stop.expand(len(told), -1)], dim=1)
+        ended = torch.cat([titles, stop.expand(len(titles), -1)], dim=1)
         ended[-1] = NOTHING
 
         def loss(nodes: Tensor) -> Tensor:
@@ -149,9 +149,10 @@ class GraphGPT(Predictor):
             parts = [start, slots(ids, nobody), ask, ended[mixed].flatten(1), end, ended[ids].flatten(1)]
             numbers, mask = joined(parts)
             answer = joined([torch.where(part == NOTHING, NOTHING, int(part is parts[-1])) for part in parts])[0] == 1
-            logits = self.lm.forward(embedded(self.lm, numbers, vectors), mask)[0][:, :-1]
-            wanted = answer[:, 1:].to(logits.device)
-            return F.cross_entropy(logits[wanted].float(), numbers[:, 1:].to(logits.device)[wanted])
+            told = int(answer.sum(1).max())  # at the end of every row
+            logits = self.lm.forward(embedded(self.lm, numbers, vectors), mask, keep=told + 1)[0][:, :-1]
+            wanted, right = (part[:, -told:].to(logits.device) for part in (answer, numbers))
+            return F.cross_entropy(logits[wanted].float(), right[wanted])
 
         return loss
 

@@ -118,7 +118,7 @@ class GraphTextTuned(Predictor):
 
         def scored(nodes: Tensor) -> Tensor:
             numbers, mask = build(nodes)
-            last = self.lm.forward(embedded(self.lm, numbers, vectors), mask)[1][:, -1]
+            last = self.lm.forward(embedded(self.lm, numbers, vectors), mask, keep=1)[1][:, -1]
             return (last.float() @ self.modules["answers"].weight.t()).log_softmax(-1)
 
         return scored

@@ -167,7 +167,7 @@ class InstructGLM(Predictor):
             drawn = chosen(members, torch.rand(members.shape).to(members.device), self.neighbours + 1)
             wanted, others = drawn[:, 0], slots(drawn[:, 1:], nobody)
             numbers, mask = joined([start, -1 - roots[:, None], says, others, asks])
-            last = self.lm.forward(embedded(self.lm, numbers, vectors), mask)[1][:, -1].float()
+            last = self.lm.forward(embedded(self.lm, numbers, vectors), mask, keep=1)[1][:, -1].float()
             candidate, right = torch.unique(wanted, return_inverse=True)
             also = members[candidate].t() & (wanted[:, None] != candidate[None])
             logits = (last @ vectors(candidate).float().t()).masked_fill(also.to(last.device), -torch.inf)

@@ -107,7 +107,7 @@ def tiny_bert(
     config = library.BertConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
         num_attention_heads=hidden // 16, max_position_embeddings=context, pad_token_id=tokenizer.pad_token_id,
-        type_vocab_size=1, initializer_range=hidden**-0.5,
+        type_vocab_size=1, initializer_range=hidden**-0.5, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     tokenizer.model_max_length = context
     with torch.random.fork_rng(devices=[]):

@@ -23,7 +23,7 @@ from graphfm.graphllm.enhancers.neighbour_clusters import (
 from graphfm.graphllm.protocol import answer_scores
 from graphfm.graphllm.texts import adjacency, as_tag, only_labels_of, without_labels
 
-QUICK = {"branches": (4, 3), "steps": 30, "batch": 32, "lm_lr": 3e-3, "epochs": 40}
+QUICK = {"branches": (4, 3), "steps": 80, "batch": 32, "lm_lr": 3e-3, "epochs": 60}
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,7 @@ def test_text_and_structure_both_count_and_all_is_trained(graph, encoder):
     before = {key: value.clone() for key, value in encoder.model.state_dict().items()}
     method, whole = fitted(encoder, graph)
     assert whole > 0.5
+    assert whole - fitted(encoder, graph, steps=0)[1] >= 0.1, "what is around a text is worth learning"
     assert whole - fitted(encoder, as_tag(edges_shuffled(graph)))[1] >= 0.1
     assert whole - fitted(encoder, as_tag(texts_shuffled(graph)))[1] >= 0.1
     assert {key.split(".")[0] for key in method.trained} == {"lm", "levels", "network"}

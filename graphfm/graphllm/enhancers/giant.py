@@ -175,5 +175,5 @@ def _inherit(head: nn.Linear, above: nn.Module, parent: Tensor) -> None:
 
 def _repeated(nodes: Tensor, number: int) -> Tensor:
     """``number`` of ``nodes``: all of them, in a random order, as often as needed."""
-    rounds = math.ceil(number / nodes.numel())
+    rounds = max(1, math.ceil(number / nodes.numel()))
     return torch.cat([nodes[torch.randperm(nodes.numel())] for _ in range(rounds)])[:number]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from graphfm.ltv.inputs import Inputs, gather
 from graphfm.ltv.loss_range import widest_range
 from graphfm.ltv.named import part_of
 from graphfm.ltv.plain import labels_of
+from graphfm.ltv.prepared import Prepared
 from graphfm.ltv.pretraining import PurchaseEncoder
 from graphfm.ltv.supervised import Labelled, Network, Settings, train
 from graphfm.ltv.task import Task
@@ -32,37 +32,10 @@ from graphfm.ltv.vocabulary import Vocabulary
 from graphfm.pareto import Combiner, WeightedSum
 from graphfm.rng import isolated_rng
 
-__all__ = ["GRePO", "Prepared"]
+__all__ = ["GRePO"]
 
 _log = logging.getLogger(__name__)
 _SNAPSHOTS = 2  # that the encoder learns from: those of one log are much alike
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """All that training reads, made once for several runs.
-
-    Attributes:
-        data: to learn from.
-        val: to stop and to choose by, or ``None``.
-        encoder: of users and items, or ``None``.
-        vocabulary: of items, or ``None``.
-        columns: of the tasks.
-    """
-
-    data: Labelled
-    val: Labelled | None
-    encoder: PurchaseEncoder | None
-    vocabulary: Vocabulary | None
-    columns: Columns
-
-    def fingerprint(self) -> str:
-        """A hash of the features and labels to learn from: what tells two training logs apart."""
-        found = hashlib.sha256()
-        for part in (*self.data.inputs.tables, *self.data.inputs.index, self.data.value):
-            found.update(f"{tuple(part.shape)} {part.dtype}".encode())
-            found.update(part.contiguous().numpy().tobytes())
-        return found.hexdigest()
 
 
 class GRePO:

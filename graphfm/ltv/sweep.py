@@ -16,9 +16,10 @@ import torch
 
 from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.front import ParetoFront, SweepPoint
-from graphfm.ltv.grepo import GRePO, Prepared
+from graphfm.ltv.grepo import GRePO
 from graphfm.ltv.loss_range import constant_losses
 from graphfm.ltv.named import part_of
+from graphfm.ltv.prepared import Prepared
 from graphfm.ltv.supervised import Labelled, losses_of
 from graphfm.ltv.task import Task
 from graphfm.pareto import Combiner, LossRange, WeightedSum

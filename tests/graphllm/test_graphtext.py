@@ -87,7 +87,10 @@ def test_an_answer_without_a_class_is_unknown():
 
     data = as_tag(planted(0, nodes=20))
     split = Split(torch.arange(4), torch.arange(4, 8), torch.arange(8, 20))
-    assert GraphText(Silent()).fit(data, split).predict(data).isnan().all()
+    method = GraphText(Silent()).fit(data, split)
+    assert method.predict(data).isnan().all()
+    with pytest.raises(ValueError, match="data has 24 nodes, it was fitted on 20"):
+        method.predict(as_tag(planted(0, nodes=24)))
 
 
 @pytest.fixture(scope="module")

@@ -136,3 +136,8 @@ def test_bad_input(lm):
         InstructGLM(WordVectors(), lm, hops=4)
     with pytest.raises(ValueError, match="links at least 0"):
         InstructGLM(WordVectors(), lm, links=-1.0)
+
+
+def test_another_graph_is_refused(method):
+    with pytest.raises(ValueError, match="data has 50 nodes, it was fitted on 40"):
+        method.predict(as_tag(planted(0, nodes=50, degree=4)))

@@ -10,10 +10,11 @@ from graphfm.data.splits import Split
 from graphfm.graphllm import predictors, tiny_llama
 from graphfm.graphllm.backends.prompts import question
 from graphfm.graphllm.predictors.llaga import LLaGA, LLaGANeighbours, hops, neighbour_tree, tree_encoding
-from graphfm.graphllm.texts import adjacency, only_labels_of
+from graphfm.graphllm.texts import adjacency, as_tag, only_labels_of, without_labels
 from graphfm.nn import Adjacency
 
-# What each trains, and settings under which it trains in seconds.
+# Those that look inside a language model; what each trains, and settings under which it trains in seconds.
+WHITE = [name for name in predictors.__all__ if "lm" in getattr(predictors, name).needs]
 LORA = {f"lora.model/layers/{k}/self_attn/{x}_proj/weight.{part}" for k in (0, 1) for x in "qkvo" for part in "AB"}
 NODES = {"nodes.own.weight", "nodes.first.weight", "nodes.norm.weight", "nodes.norm.bias", "nodes.second.weight"}
 TRAINED = {
@@ -31,7 +32,7 @@ TRAINED = {
     "LLaGANeighbours": {"projector.weight", "projector.bias"},
 }
 QUICK = {
-    "GraphGPT": {"lr": 2e-2, "epochs": 10, "hidden": 32, "grounding": 5},
+    "GraphGPT": {"lr": 2e-2, "epochs": 8, "hidden": 32, "grounding": 5, "neighbours": 8},
     "InstructGLM": {"lr": 1e-2, "epochs": 8, "hidden": 64, "neighbours": 8},
     "GraphAdapter": {"lr": 2e-3, "rounds": 2, "epochs": 60},
     "GraphTextTuned": {"lr": 1e-2, "epochs": 20, "neighbours": 5},
@@ -78,7 +79,7 @@ def accuracy_of(name, lm, data):
     return float((scores[split.test].argmax(1) == data.y[split.test]).double().mean()), method
 
 
-@pytest.mark.parametrize("name", [name for name in predictors.__all__ if "lm" in getattr(predictors, name).needs])
+@pytest.mark.parametrize("name", WHITE)
 def test_it_needs_text_and_structure(name, lm, graph, sparse):
     """Each shuffle costs ten points at least, and only the parameters of the method are trained."""
     graph = sparse if name in TRAINING else graph
@@ -182,19 +183,17 @@ def test_the_neighbourhood_template_is_the_tree_place_by_place(lm, graph):
     assert bool(mask.all())
 
 
-def test_the_same_seed_gives_the_same_answers(lm, graph):
-    split = split_of(graph)
-    for cls in (LLaGA, LLaGANeighbours):
-        settings = {"epochs": 1} | ({"fanout": 2} if cls is LLaGANeighbours else {})
-        one, two = (cls(WordVectors(), lm, seed=3, **settings).fit(graph, split).predict(graph) for _ in range(2))
-        assert torch.equal(one, two)
-
-
-def test_labels_of_test_nodes_change_nothing(lm, graph):
-    split = split_of(graph)
-    hidden = only_labels_of(graph, split)
-    one, two = (LLaGA(WordVectors(), lm, epochs=1).fit(data, split).predict(hidden) for data in (graph, hidden))
-    assert torch.equal(one, two)
+@pytest.mark.parametrize("name", WHITE)
+def test_the_seed_decides_and_labels_of_test_nodes_do_not(name, lm):
+    data = as_tag(planted(0, nodes=60))
+    split = Split(torch.arange(20), torch.arange(20, 30), torch.arange(30, 60))
+    hidden = only_labels_of(data, split)
+    answers = [
+        made(name, lm, **QUICK[name] | {"epochs": 1, "seed": seed}).fit(graph, split).predict(without_labels(data))
+        for seed, graph in ((3, data), (3, hidden), (4, hidden))
+    ]
+    assert torch.equal(answers[0], answers[1])
+    assert not torch.equal(answers[0], answers[2])
 
 
 def test_bad_input(lm):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
 from graphfm.data.splits import Split
 from graphfm.graphllm.training import accuracy
@@ -16,7 +17,18 @@ from graphfm.graphllm.training import accuracy
 if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import CausalLM
 
-__all__ = ["Prompts", "Scores", "answer_scores", "frozen", "named", "pieces", "readable", "step", "train_answers"]
+__all__ = [
+    "Prompts",
+    "Scores",
+    "answer_scores",
+    "frozen",
+    "named",
+    "pieces",
+    "readable",
+    "same_nodes",
+    "step",
+    "train_answers",
+]
 
 Prompts = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Nodes ``[B]`` to prompts, as embeddings ``[B, T, D]`` and a mask ``[B, T]`` with padding on the left."""
@@ -30,6 +42,16 @@ _EVALUATIONS = 10
 def readable(labels: Sequence[str]) -> list[str]:
     """Class names as a prompt writes them."""
     return [str(label).replace("_", " ") for label in labels]
+
+
+def same_nodes(data: Data, fitted: int) -> None:
+    """Refuse a graph of other nodes than those that something was learned about, one by one.
+
+    Raises:
+        ValueError: another number of nodes.
+    """
+    if data.num_nodes != fitted:
+        raise ValueError(f"data has {data.num_nodes} nodes, it was fitted on {fitted}; predict on the same graph.")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from graphfm.data.splits import Split
 from graphfm.graphllm.backends.asking import ask_all
 from graphfm.graphllm.backends.prompts import question
 from graphfm.graphllm.method import Supervised
-from graphfm.graphllm.predictors.answers import readable
+from graphfm.graphllm.predictors.answers import readable, same_nodes
 from graphfm.graphllm.predictors.relations import RELATIONS, relations
 from graphfm.graphllm.texts import adjacency, node_texts
 from graphfm.graphllm.zeroshot.language_model import parse_label
@@ -85,6 +85,7 @@ class GraphText(Supervised):
 
     def prompts(self, data: Data, nodes: Tensor | None = None) -> list[str]:
         """What is asked of ``nodes`` (all if not given)."""
+        same_nodes(data, len(self.known))
         labels = readable(data.label_text)
         asked = nodes if nodes is not None else torch.arange(int(data.num_nodes or 0))
         trees = self._trees(data, torch.cat([self.shown, asked]))

@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 
 from graphfm.data.splits import Split
 from graphfm.graphllm.backends.prompts import question
-from graphfm.graphllm.predictors.answers import Scores
+from graphfm.graphllm.predictors.answers import Scores, same_nodes
 from graphfm.graphllm.predictors.graphtext import known_labels
 from graphfm.graphllm.predictors.llaga import hops
 from graphfm.graphllm.predictors.predictor import Predictor
@@ -102,6 +102,7 @@ class GraphTextTuned(Predictor):
 
     def scores(self, data: Data, x: Tensor) -> Scores:
         """Log-probabilities of the class tokens among themselves."""
+        same_nodes(data, len(self.known))
         build = self.numbers(data)
         tags, classes, encoders = (self.modules[name] for name in ("tags", "classes", "encoders"))
         fields = hops(x, adjacency(data, self.device), len(_FIELDS) - 1).to(self.place)

@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 from graphfm.adapters import Handle, LoRA, attach
 from graphfm.data.splits import Split
 from graphfm.graphllm.backends.prompts import question
-from graphfm.graphllm.predictors.answers import Scores, named
+from graphfm.graphllm.predictors.answers import Scores, named, same_nodes
 from graphfm.graphllm.predictors.predictor import Predictor
 from graphfm.graphllm.predictors.relations import chosen, pagerank, rings
 from graphfm.graphllm.predictors.sequences import between, embedded, joined, opening, slots, texts, words
@@ -134,6 +134,7 @@ class InstructGLM(Predictor):
 
     def scores(self, data: Data, x: Tensor) -> Scores:
         """Likelihood of the class names after the surroundings and the question."""
+        same_nodes(data, self.modules["nodes"].own.num_embeddings)
         adj, nobody = adjacency(data, self.device), int(data.num_nodes or 0)
         own, start = texts(self.lm, node_texts(data), self.tokens).to(self.device), opening(self.lm).to(self.device)
         asked = self._words(question(self.labels))

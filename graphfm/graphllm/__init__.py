@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphfm.graphllm.alignment.glem import GLEM
+    from graphfm.graphllm.alignment.patton import PATTON
     from graphfm.graphllm.backends.base import Answer, CausalLM, ChatClient, Counts, TextEncoder, Usage
     from graphfm.graphllm.backends.cache import CachedEncoder, cached_hidden
     from graphfm.graphllm.backends.causal import LocalLM
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from graphfm.graphllm.backends.tfidf import TfidfEncoder
     from graphfm.graphllm.backends.tiny import tiny_bert, tiny_llama
     from graphfm.graphllm.catalogue import find_method, methods
+    from graphfm.graphllm.classical.lm_tuning import LMTuning
+    from graphfm.graphllm.enhancers.giant import GIANT
     from graphfm.graphllm.enhancers.tape import TAPE, LocalTAPE
+    from graphfm.graphllm.enhancers.zerog import ZeroG
     from graphfm.graphllm.method import Method, Supervised, ZeroShot
     from graphfm.graphllm.overlap import check_disjoint, near_duplicates
     from graphfm.graphllm.page import write_glbench_report
@@ -41,7 +45,9 @@ _WHERE = {
     "ChatError": "backends.chat",
     "ChatZeroShot": "zeroshot.language_model",
     "Counts": "backends.base",
+    "GIANT": "enhancers.giant",
     "GLEM": "alignment.glem",
+    "LMTuning": "classical.lm_tuning",
     "LMZeroShot": "zeroshot.language_model",
     "LocalLM": "backends.causal",
     "LocalTAPE": "enhancers.tape",
@@ -49,6 +55,7 @@ _WHERE = {
     "NeighbourChatZeroShot": "zeroshot.language_model",
     "NeighbourLMZeroShot": "zeroshot.language_model",
     "OpenAIChat": "backends.chat",
+    "PATTON": "alignment.patton",
     "SentenceEncoder": "backends.sentence",
     "Setup": "runner",
     "Stock": "stock",
@@ -57,6 +64,7 @@ _WHERE = {
     "TextEncoder": "backends.base",
     "TfidfEncoder": "backends.tfidf",
     "Usage": "backends.base",
+    "ZeroG": "enhancers.zerog",
     "ZeroShot": "method",
     "cached_hidden": "backends.cache",
     "check_disjoint": "overlap",
@@ -80,7 +88,9 @@ __all__ = [
     "ChatError",
     "ChatZeroShot",
     "Counts",
+    "GIANT",
     "GLEM",
+    "LMTuning",
     "LMZeroShot",
     "LocalLM",
     "LocalTAPE",
@@ -88,6 +98,7 @@ __all__ = [
     "NeighbourChatZeroShot",
     "NeighbourLMZeroShot",
     "OpenAIChat",
+    "PATTON",
     "SentenceEncoder",
     "Setup",
     "Stock",
@@ -96,6 +107,7 @@ __all__ = [
     "TextEncoder",
     "TfidfEncoder",
     "Usage",
+    "ZeroG",
     "ZeroShot",
     "cached_hidden",
     "check_disjoint",

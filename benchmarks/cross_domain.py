@@ -80,7 +80,7 @@ def run(objectives: list[str], joined: list[str], norm: str) -> None:
                 keep(HERE / f"{UNTRAINED}-{norm}.json", cell | {"accuracy": probe(untrained(model, 0), graphs)})
 
 
-def probe(model: Any, graphs: dict) -> dict[str, list[float]]:
+def probe(model: Any, graphs: dict, shots: tuple[int, ...] = SHOTS) -> dict[str, list[float]]:
     """Accuracy in percent for each target and number of labels, one a split."""
     import graphfm
 
@@ -89,12 +89,12 @@ def probe(model: Any, graphs: dict) -> dict[str, list[float]]:
         # The way into the network needs no labels: once for all splits, as evaluate has it.
         data.name, unifier = target, model.unifier
         unifier.names, unifier.projections = [target], [unifier.projection(data)]
-        for shots in SHOTS:
+        for labels in shots:
             for seed in SPLITS:
-                split = graphfm.few_shot(data.y, shots=shots, seed=seed)
+                split = graphfm.few_shot(data.y, shots=labels, seed=seed)
                 chosen = graphfm.adapt(model, data, split, method="probe", seed=0, skip=False).predict(data).argmax(1)
                 right = (chosen[split.test] == data.y[split.test]).float().mean()
-                found.setdefault(f"{target} {shots}", []).append(round(100 * float(right), 3))
+                found.setdefault(f"{target} {labels}", []).append(round(100 * float(right), 3))
     return found
 
 
@@ -109,7 +109,7 @@ def table() -> None:
     """Print and write means over the targets, and the paired difference to the untrained network."""
     from scipy.stats import ttest_1samp
 
-    cells = [json.loads(path.read_text()) for path in sorted(HERE.glob("*-*.json"))]
+    cells = [json.loads(path.read_text()) for path in sorted(HERE.glob("*-*.json")) if not path.match("walks-*")]
     controls = {cell["norm"]: cell["accuracy"] for cell in cells if cell["objective"] == UNTRAINED}
     report = []
     head = "| norm | objective | joined | 1 label a class | 3 | 5 | above / below untrained, of 12 | CPU-s |"

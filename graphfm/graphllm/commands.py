@@ -40,7 +40,7 @@ def list_methods() -> None:
 def run_grid(
     datasets: _Names,
     out: Annotated[Path, typer.Option(help="Folder for results; cells in it are not measured again.")],
-    methods: Annotated[list[str], typer.Option(help="Names or module:Name; all that can run if left out.")] = [],  # noqa: B006
+    methods: Annotated[list[str], typer.Option(help="Names or module:Name; else all that can run.")] = [],  # noqa: B006
     setting: Annotated[str, typer.Option(help="supervised, few-shot or zero-shot.")] = "supervised",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0 .. N - 1.")] = 5,
     shots: Annotated[int, typer.Option(min=1, help="Labels a class in the few-shot setting.")] = 5,
@@ -111,7 +111,11 @@ def _chosen(names: list[str], setting: str, stock: Stock) -> list[type[Method]]:
     if names:
         return [find_method(name) for name in names]
     kind: type[Method] = ZeroShot if setting == "zero-shot" else Supervised
-    return [one for one in methods().values() if issubclass(one, kind) and not stock.lacks(one)]
+    able = {name: one for name, one in methods().items() if issubclass(one, kind) and not stock.lacks(one)}
+    slow = [name for name, one in able.items() if "tunable" in one.needs]
+    if slow:
+        typer.echo(f"Left out unless named, for they tune an encoder (minutes a cell on a CPU): {', '.join(slow)}.")
+    return [one for name, one in able.items() if name not in slow]
 
 
 def make_stock(

@@ -11,6 +11,7 @@ from graphfm.cli import app
 from graphfm.graphllm import Setup, Stock, Supervised, ZeroShot, failures, find_method, methods, run
 from graphfm.graphllm.choose import choose, points
 from graphfm.graphllm.classical import GCN, LabelPropagation, LMHead
+from graphfm.graphllm.commands import _chosen
 from graphfm.graphllm.page import write_glbench_report
 from graphfm.graphllm.runner import FAILURES, RESULTS
 from graphfm.graphllm.standings import standings
@@ -232,6 +233,15 @@ def test_standings_and_page(tmp_path):
         standings([])
     with pytest.raises(FileNotFoundError):
         write_glbench_report(tmp_path / "nothing")
+
+
+def test_methods_that_tune_an_encoder_run_when_they_are_named(capsys):
+    stock = Stock(encoder=object(), tunable=object())
+    found = _chosen([], "supervised", stock)
+    assert found
+    assert not any("tunable" in method.needs for method in found)
+    assert "LMTuning" in capsys.readouterr().out
+    assert _chosen(["LMTuning"], "supervised", stock) == [find_method("LMTuning")]
 
 
 def test_command_line(tmp_path):

@@ -1,18 +1,27 @@
 """Methods on graphs with text under one protocol: supervised and zero-shot, five seeds, the seeds outermost.
 
-python benchmarks/glbench_tables.py run [--encoder tfidf] [--seeds 5] [--minutes 30]   measure what is missing
-python benchmarks/glbench_tables.py table                                              tables and the page
+python benchmarks/glbench_tables.py run [--models tfidf] [--seeds 5] [--minutes 30]   measure what is missing
+python benchmarks/glbench_tables.py table [--models tfidf]                            tables and the page
 
-The packaged MiniLM embeds the texts (tfidf: TF-IDF and an SVD, without a model; zero-shot methods that learn from
-sources then do not run). Graphs with text are read from GRAPHFM_DATA/tag. Cells go to
-results/glbench/ENCODER/results.jsonl as they come; a run that was stopped goes on.
+--models says which language models there are, and what is measured with them:
+
+minilm  the packaged MiniLM embeds the texts; what reads frozen vectors first, then what tunes the encoder (slow)
+tfidf   TF-IDF and an SVD, without a model; zero-shot methods that learn from sources do not run
+tiny    what needs a causal model, or tunes an encoder, with a tiny Llama and a tiny BERT trained on the dataset's own
+        texts; these figures say that methods run, nothing about language models, and stand in a table of their own
+
+Graphs with text are read from GRAPHFM_DATA/tag. Cells go to results/glbench/MODELS/results.jsonl as they come; a run
+that was stopped goes on.
 """
 
 import argparse
+import dataclasses
+import itertools
 import json
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 DATASETS = (
     "tag/webkb_texas",
@@ -24,59 +33,85 @@ DATASETS = (
     "debian",
 )
 SOURCES = ("tag/webkb_wisconsin", "tag/citeseer_sub", "debian")  # of zero-shot methods; a target's kin is left out
+NAMES = {"minilm": "MiniLM", "tfidf": "TF-IDF", "tiny": "tiny models trained on the spot"}
 HERE = Path(__file__).parent / "results" / "glbench"
 
 
-def run(encoder: str, seeds: int, minutes: float, datasets: list[str]) -> None:
-    """Measure seed by seed, graph by graph, until the time is over."""
+def stock_for(models: str, graph: Any) -> Any:
+    """The language models of a run; the tiny ones see the texts and class names of ``graph``, and no label."""
+    from graphfm.graphllm.commands import make_stock
+
+    if models != "tiny":
+        return make_stock(models)
+    from graphfm.graphllm.backends.tiny import tiny_bert, tiny_llama
+
+    words = [str(label) for label in graph.label_text]
+    return dataclasses.replace(
+        make_stock("minilm"), tunable=tiny_bert(graph.text, words), lm=tiny_llama(graph.text, words)
+    )
+
+
+def rounds(models: str) -> list[list[type[Any]]]:
+    """Methods that run on ``models``, the cheap ones in a round before the others."""
+    from graphfm.graphllm.catalogue import methods
+
+    needs = {kind: set(kind.needs) for kind in methods().values()}
+    if models == "tiny":
+        return [[kind for kind, need in needs.items() if need & {"lm", "tunable"} and "chat" not in need]]
+    frozen = [kind for kind, need in needs.items() if need <= {"encoder"}]
+    tuning = [kind for kind, need in needs.items() if "tunable" in need and need <= {"encoder", "tunable"}]
+    return [frozen, tuning] if models == "minilm" else [frozen]
+
+
+def run(models: str, seeds: int, minutes: float, datasets: list[str], only: list[str]) -> None:
+    """Measure round by round, seed by seed, graph by graph, until the time is over."""
     import torch
 
     import graphfm
-    from graphfm.graphllm.catalogue import methods
-    from graphfm.graphllm.commands import make_stock
     from graphfm.graphllm.method import ZeroShot
     from graphfm.graphllm.runner import Setup
     from graphfm.graphllm.runner import run as measure
 
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    stock = make_stock(encoder)
-    graphs = [graphfm.load(name) for name in datasets]
+    graphs = {name: graphfm.load(name) for name in datasets}
     teachers = [graphfm.load(name) for name in SOURCES]
-    usable = [kind for kind in methods().values() if set(kind.needs) <= {"encoder"}]
-    parts = {
-        "supervised": [kind for kind in usable if not issubclass(kind, ZeroShot)],
-        "zero-shot": [kind for kind in usable if issubclass(kind, ZeroShot)],
-    }
+    stocks: dict[str, Any] = {}
     end = time.monotonic() + 60 * minutes
-    for seed in range(seeds):
-        for setting, kinds in parts.items():
-            for graph in graphs:
-                if time.monotonic() > end:
-                    logging.info("time is over; the next run goes on from here")
-                    return
-                sources = [one for one in teachers if one.name != graph.name] if setting == "zero-shot" else []
-                logging.info("%s, %s, seed %d", graph.name, setting, seed)
-                measure(
-                    [graph],
-                    kinds,
-                    stock=stock,
-                    out=HERE / encoder,
-                    setup=Setup(setting=setting),
-                    sources=sources,
-                    leave_out_overlapping=True,
-                    seeds=[seed],
-                )
+    cells = itertools.product(rounds(models), range(seeds), ("supervised", "zero-shot"), graphs.items())
+    for kinds, seed, setting, (name, graph) in cells:
+        wanted = [
+            kind
+            for kind in kinds
+            if issubclass(kind, ZeroShot) == (setting == "zero-shot") and (not only or kind.__name__ in only)
+        ]
+        if time.monotonic() > end:
+            logging.info("time is over; the next run goes on from here")
+            return
+        logging.info("%s, %s, seed %d", name, setting, seed)
+        key = name if models == "tiny" else ""
+        if key not in stocks:
+            stocks[key] = stock_for(models, graph)
+        measure(
+            [graph],
+            wanted,
+            stock=stocks[key],
+            out=HERE / models,
+            setup=Setup(setting=setting),
+            sources=[one for one in teachers if one.name != graph.name] if setting == "zero-shot" else [],
+            leave_out_overlapping=True,
+            seeds=[seed],
+        )
 
 
-def table(encoder: str) -> dict[str, object]:
+def table(models: str) -> dict[str, object]:
     """Mean accuracy with half its 95 % interval by setting, method and dataset; ranks; and the page."""
     from graphfm.graphllm.page import write_glbench_report
     from graphfm.graphllm.runner import RESULTS
     from graphfm.graphllm.standings import standings
     from graphfm.results import read
 
-    folder = HERE / encoder
+    folder = HERE / models
     found: dict[str, object] = {}
     for one in standings(read(folder / RESULTS)):
         found[one.setting] = {
@@ -92,7 +127,7 @@ def table(encoder: str) -> dict[str, object]:
             "seconds": {line.method: line.seconds for line in one.lines},
         }
     (folder / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
-    write_glbench_report(folder, title=f"Graphs with text, {encoder}")
+    write_glbench_report(folder, title=f"Graphs with text, {NAMES[models]}")
     return found
 
 
@@ -100,15 +135,17 @@ def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("--encoder", default="minilm")
+    parser.add_argument("--models", default="minilm", choices=tuple(NAMES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=360.0)
     parser.add_argument("--datasets", default=",".join(DATASETS))
+    parser.add_argument("--only", default="", help="methods; all if left out")
     options = parser.parse_args()
     if options.what == "run":
-        run(options.encoder, options.seeds, options.minutes, options.datasets.split(","))
+        only = [name for name in options.only.split(",") if name]
+        run(options.models, options.seeds, options.minutes, options.datasets.split(","), only)
     else:
-        print(json.dumps(table(options.encoder), indent=1))
+        print(json.dumps(table(options.models), indent=1))
 
 
 if __name__ == "__main__":

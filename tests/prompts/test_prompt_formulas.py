@@ -45,6 +45,16 @@ def test_gpf_plus():
         torch.testing.assert_close(seen.x[i], wanted)
 
 
+def test_gpf_of_several_vectors_is_gpf_plus():
+    made = []
+    for kind in (prompts.GPF, prompts.GPFPlus):
+        torch.manual_seed(0)
+        made.append(kind(k=3).bind(6, 4))
+    assert made[0].state_dict().keys() == {"p", "a"}
+    assert all(torch.equal(v, made[1].state_dict()[k]) for k, v in made[0].state_dict().items())
+    assert prompts.GPFPlus(k=1).bind(6, 4).state_dict().keys() == {"p"}  # a scorer of one would not be learned
+
+
 def supt_scores(prompt, x, adj):
     total = sum(prompt.p)
     rows = [sum(a * (x[j] + total) for j, a in enumerate(line)) for line in dense_gcn(len(x), adj.edge_index)]

@@ -39,6 +39,7 @@ def one(*names):
 # the backbone's; a string says why there is none.
 CASES = {
     "GPF": (prompts.GPF, zero("p")),
+    "GPF of several": (lambda: prompts.GPF(k=3), zero("p")),
     "GPFPlus": (lambda: prompts.GPFPlus(k=3), zero("p")),
     "EdgePrompt": (prompts.EdgePrompt, zero("p")),
     "EdgePromptPlus": (lambda: prompts.EdgePromptPlus(k=3), zero("p")),

@@ -137,7 +137,7 @@ def test_a_class_of_ones_own(model, shapes: Batch, communities, tmp_path) -> Non
         with pytest.raises(CheckpointError, match="Shift"):
             kind.load(folder)
         assert isinstance(kind.load(folder, prompts=[Shift]).network.prompt, Shift)
-        assert fitted.card["method"] == "prompt:Shift()"
+        assert fitted.card["method"] == "prompt:Shift(k=1)"
 
 
 def test_adapter_and_prompt_as_objects(model, shapes: Batch) -> None:
@@ -178,10 +178,10 @@ def test_from_the_command_line(model, shapes: Batch, communities, tmp_path) -> N
     found = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
     assert found.exit_code == 0, found.output
     cells = read(out)
-    assert [c.settings.get("prompt") for c in cells] == ["GPF()", "GPFPlus(k=2)"]
+    assert [c.settings.get("prompt") for c in cells] == ["GPF(k=1)", "GPFPlus(k=2)"]
     assert cells[1].settings["adapter"]["rank"] == 2
     results = evaluate_graphs(model, shapes, methods=("prompt:GPF",), shots=(1,), seeds=(0,), baselines=False)
-    assert results[0].settings["prompt"] == "GPF()"
+    assert results[0].settings["prompt"] == "GPF(k=1)"
     assert results[0].settings["trained_parameters"] == 16 + 2 * (16 + 16 + 1)  # the prompt and a linear head
     assert cells[0].settings["trained_parameters"] > 0
 

@@ -2,6 +2,7 @@
 
 python benchmarks/objectives.py run [--datasets cora] [--backbones GCN] [--methods DGI] [--seeds 5]
 python benchmarks/objectives.py table
+python benchmarks/objectives.py messages    how much of an untrained embedding comes from neighbours
 
 Transductive: the objective sees the whole graph and all features, never a label. Every few epochs the embedding is
 frozen and a logistic regression is fitted to the 20 labelled nodes a class of the public split; which epoch, which
@@ -259,16 +260,30 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+@torch.no_grad()
+def messages() -> None:
+    """Untrained networks on Cora: what edges change in the embedding, as a share of its spread over nodes."""
+    for backbone in BACKBONES:
+        how = recipe("untrained", "cora", backbone)
+        data = graph("cora", how.width)
+        torch.manual_seed(0)
+        network = encoder(backbone, data, how).eval()
+        whole, alone = (network(data.x, edges) for edges in (data.edge_index, data.edge_index[:, :0]))
+        print(f"{backbone}: {float((whole - alone).norm() / (alone - alone.mean(0)).norm()):.4f}")
+
+
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("what", choices=("run", "table", "messages"))
     parser.add_argument("--datasets", default=",".join(DATASETS))
     parser.add_argument("--backbones", default=",".join(BACKBONES))
     parser.add_argument("--methods", default=",".join(RECIPES))
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    if options.what == "run":
+    if options.what == "messages":
+        messages()
+    elif options.what == "run":
         run(options.datasets.split(","), options.backbones.split(","), options.methods.split(","), options.seeds)
     else:
         (HERE / "table.md").write_text(table())

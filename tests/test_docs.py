@@ -48,3 +48,13 @@ def test_make_targets_of_the_readme_exist() -> None:
 def test_linked_files_exist() -> None:
     for path in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / path).exists(), path
+
+
+def test_targets_of_make_have_recipes() -> None:
+    """A target that is named without a rule is done at once, and does nothing."""
+    text = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"\bmake ([a-z][\w-]*)", README)) | set(re.findall(r"^# make ([\w-]+)", text, flags=re.M))
+    named |= set(re.findall(r"^\.PHONY: (.*)$", text, flags=re.M)[0].split())
+    assert {"demo", "demo-ltv", "test"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:.*\n\t\S", text, flags=re.M), target

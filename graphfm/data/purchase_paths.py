@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from graphfm.data.purchase_pairs import order_by
@@ -49,33 +51,45 @@ def meta_path(
     left, right = _room(group, half)
     degree = np.bincount(seats, minlength=members)
     bounds = np.concatenate([[0], np.cumsum(degree)])
-    by_member = order_by(seats)
+    by_member = order_by(seats).astype(_whole(len(seats)))
     reach = np.concatenate([np.arange(-half, 0), np.arange(1, half + 1)]).astype(np.int32)
     scale = 1 / np.sqrt(np.maximum(degree, 1))
-    edges, weights = [], []
-    low = 0
+    # Room for all there can be: what is not written takes no memory.
+    room = min(members * top, len(seats) * len(reach))
+    near, node, weights = (np.empty(room, dtype=kind) for kind in (_whole(members), _whole(members), np.float32))
+    low = end = 0
     while low < members:
-        room = bounds[low] + _CANDIDATES // len(reach)
-        high = min(max(int(np.searchsorted(bounds, room, side="right")) - 1, low + 1), low + _ROWS)
+        limit = bounds[low] + _CANDIDATES // len(reach)
+        high = min(max(int(np.searchsorted(bounds, limit, side="right")) - 1, low + 1), low + _ROWS)
         mine = by_member[bounds[low] : bounds[high]]
         inside = (reach >= -left[mine][:, None]) & (reach <= right[mine][:, None])
         row = np.repeat(np.arange(high - low), degree[low:high])
         met = seats[(mine[:, None] + reach)[inside]]
         found, column, weight = _heaviest(np.repeat(row, inside.sum(axis=1)), met, scale[low:high], scale, top)
-        edges.append(np.stack([column, found + low]))
-        weights.append(weight)
-        low = high
-    return np.concatenate(edges, axis=1), np.concatenate(weights)
+        filled = slice(end, end + len(column))
+        near[filled], node[filled], weights[filled] = column, found + low, weight
+        low, end = high, filled.stop
+    edges = np.empty((2, end), dtype=np.int64)
+    edges[0], edges[1] = near[:end], node[:end]
+    del near, node
+    return edges, weights[:end].copy()
+
+
+def _whole(below: int) -> type[np.signedinteger[Any]]:
+    """The shorter type for whole numbers up to there."""
+    return np.int32 if below < 1 << 31 else np.int64
 
 
 def _room(group: np.ndarray, half: int) -> tuple[np.ndarray, np.ndarray]:
     """How many seats there are to the left and to the right of every one, no more than ``half``."""
     size = np.bincount(group)
-    ends = np.cumsum(size)
-    kind = np.int16 if half < 1 << 15 else np.int32  # small ones stay in the cache
-    place = np.arange(len(group))
-    left = np.minimum(place - np.repeat(ends - size, size), half).astype(kind)
-    return left, np.minimum(np.repeat(ends, size) - 1 - place, half).astype(kind)
+    ends = np.cumsum(size).astype(_whole(len(group)))
+    kind = np.int8 if half < 1 << 7 else np.int32  # small ones stay in the cache
+    place = np.arange(len(group), dtype=ends.dtype)
+    left = place - np.repeat(ends - size.astype(ends.dtype), size)
+    right = np.subtract(np.repeat(ends, size), place, out=place)
+    right -= 1
+    return np.minimum(left, half, out=left).astype(kind), np.minimum(right, half, out=right).astype(kind)
 
 
 def _heaviest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ def snapshot(
           ``feature_names``;
         - ``("user", "buys", "item")``: one edge a pair, ``edge_index`` ``[2, P]`` sorted by user and item,
           ``edge_attr`` ``[P, F']`` scaled likewise, ``first`` and ``last`` purchase ``[P]`` in microseconds; and
-          ``("item", "bought_by", "user")``, the same turned round, without attributes;
+          ``("item", "bought_by", "user")``, the same turned round, without attributes (both look at
+          the same memory: what is written into one is in the other);
         - ``("item", "with", "item")`` and ``("user", "like", "user")``: ``edge_index`` from neighbour to node,
           ``edge_weight``. Empty in a log without items;
         - ``cutoff``, in microseconds.
@@ -62,15 +64,18 @@ def snapshot(
     data = HeteroData()
     data.cutoff = moment
     _add_nodes(data, past, pairs, windows)
-    ends = torch.from_numpy(np.stack([pairs.user, pairs.item]))
+    ends = torch.from_numpy(np.stack([pairs.user, pairs.item, pairs.user]))  # both directions look at one piece
     buys = data["user", "buys", "item"]
-    buys.edge_index = ends
-    of_pair = history_features(past, moment, pairs.of_event, len(pairs.user), windows=windows)
-    buys.edge_attr, buys.feature_names = torch.from_numpy(standardise(of_pair)), history_names(windows)
+    buys.edge_index, data["item", "bought_by", "user"].edge_index = ends[:2], ends[1:]
     buys.first, buys.last = torch.from_numpy(pairs.first), torch.from_numpy(pairs.last)
-    data["item", "bought_by", "user"].edge_index = ends.flip(0)
     latest = last_purchases(past, pairs) if past.has_items else np.zeros(0, dtype=np.int64)
+    of_event = pairs.of_event
+    del pairs
+    of_pair = history_features(past, moment, of_event, ends.shape[1], windows=windows)
+    buys.edge_attr, buys.feature_names = torch.from_numpy(standardise(of_pair)), history_names(windows)
+    del of_event, of_pair
     items, users, times = past.item[latest], past.user[latest], past.time[latest]
+    del latest
     for kind, member, group, top in (
         (("item", "with", "item"), items, users, item_neighbours),
         (("user", "like", "user"), users, items, user_neighbours),
@@ -90,5 +95,5 @@ def _add_nodes(data: HeteroData, past: Purchases, pairs: Pairs, windows: Sequenc
     ):
         known = history_features(past, data.cutoff, group, count, windows=windows)
         partners = np.log1p(np.bincount(partner, minlength=count))
-        data[kind].x = torch.from_numpy(standardise(np.column_stack([known, partners])))
+        data[kind].x = torch.from_numpy(standardise(chain(known, [partners])))
         data[kind].feature_names = [*history_names(windows), "partners"]

@@ -74,11 +74,11 @@ def test_features_and_pairs_against_counting_by_hand(rows):
     assert [f // DAY for f in pairs.first] == [min(sold[name]) for name in names]
     assert [f // DAY for f in pairs.last] == [max(sold[name]) for name in names]
     start = min(row[2] for row in rows)
-    found = history_features(log, cutoff * DAY, pairs.of_event, len(names), windows=(2, 5))
+    found = np.column_stack([*history_features(log, cutoff * DAY, pairs.of_event, len(names), windows=(2, 5))])
     expected = [slow_features(by_pair[name], cutoff, start, (2, 5)) for name in names]
     np.testing.assert_allclose(found, np.array(expected).reshape(found.shape), atol=1e-12)
     by_user = [[(d, a) for u, _, d, a in rows if u == user] for user in log.users]
-    found = history_features(log, cutoff * DAY, log.user, len(log.users), windows=(2,))
+    found = np.column_stack([*history_features(log, cutoff * DAY, log.user, len(log.users), windows=(2,))])
     np.testing.assert_allclose(found, [slow_features(e, cutoff, start, (2,)) for e in by_user], atol=1e-12)
     assert found.shape[1] == len(history_names((2,)))
 
@@ -90,6 +90,9 @@ def test_scaled_in_each_snapshot_and_constant_columns_are_nought():
     np.testing.assert_allclose(found.std(axis=0), [1, 0, 1], atol=1e-6)
     assert standardise(np.ones((1, 3))).tolist() == [[0, 0, 0]]
     assert standardise(np.ones((0, 3))).shape == (0, 3)
+    columns = np.random.default_rng(0).normal(5, 3, (3, 5000))
+    rows = (columns - columns.mean(axis=1, keepdims=True)) / columns.std(axis=1, keepdims=True)
+    np.testing.assert_allclose(standardise(iter(columns)), rows.T, rtol=1e-5, atol=1e-6)
     assert not standardise(np.full((7, 1), 0.1)).any()  # whose mean is not exactly 0.1
 
 

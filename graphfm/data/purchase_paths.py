@@ -15,7 +15,7 @@ _ROWS = 1 << 14  # members in one go: with a weight of 32 bits and a place of at
 
 
 def meta_path(
-    member: np.ndarray, group: np.ndarray, time: np.ndarray, members: int, *, top: int, hub_cap: int
+    member: np.ndarray, group: np.ndarray, time: np.ndarray | None, members: int, *, top: int, hub_cap: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Join members that share groups: items by their users, or users by their items (2506.11037, section on graphs).
 
@@ -26,7 +26,8 @@ def meta_path(
     Args:
         member: ``[P]`` member of every distinct pair (member, group).
         group: ``[P]`` its group.
-        time: ``[P]`` when it came about (last purchase); of equal times the earlier pair goes first.
+        time: ``[P]`` when it came about (last purchase); of equal times the earlier pair goes first. ``None``: the
+            pairs stand in the order of time.
         members: number of members, M.
         top: neighbours kept of each member.
         hub_cap: see above; at least 2.
@@ -43,7 +44,7 @@ def meta_path(
         raise ValueError(f"top must be at least 1 and hub_cap at least 2, got {top} and {hub_cap}.")
     if not len(member):
         return np.zeros((2, 0), dtype=np.int64), np.zeros(0, dtype=np.float32)
-    if (np.diff(time) < 0).any():
+    if time is not None and (np.diff(time) < 0).any():
         order = np.argsort(time, kind="stable")
         member, group = member[order], group[order]
     seats = member.astype(np.int32)[order_by(group)]  # members, group after group, each in the order of time
@@ -69,9 +70,12 @@ def meta_path(
         filled = slice(end, end + len(column))
         near[filled], node[filled], weights[filled] = column, found + low, weight
         low, end = high, filled.stop
+    del seats, left, right, by_member
     edges = np.empty((2, end), dtype=np.int64)
-    edges[0], edges[1] = near[:end], node[:end]
-    del near, node
+    edges[0] = near[:end]
+    del near
+    edges[1] = node[:end]
+    del node
     return edges, weights[:end].copy()
 
 

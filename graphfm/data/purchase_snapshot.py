@@ -74,7 +74,7 @@ def snapshot(
     of_pair = history_features(past, moment, of_event, ends.shape[1], windows=windows)
     buys.edge_attr, buys.feature_names = torch.from_numpy(standardise(of_pair)), history_names(windows)
     del of_event, of_pair
-    items, users, times = past.item[latest], past.user[latest], past.time[latest]
+    items, users = past.item[latest], past.user[latest]  # in the order of time
     del latest
     for kind, member, group, top in (
         (("item", "with", "item"), items, users, item_neighbours),
@@ -82,7 +82,7 @@ def snapshot(
     ):
         chosen = slice(None) if top else slice(0)
         edges, weight = meta_path(
-            member[chosen], group[chosen], times[chosen], data[kind[0]].num_nodes, top=max(top, 1), hub_cap=hub_cap
+            member[chosen], group[chosen], None, data[kind[0]].num_nodes, top=max(top, 1), hub_cap=hub_cap
         )
         data[kind].edge_index, data[kind].edge_weight = torch.from_numpy(edges), torch.from_numpy(weight)
     return data

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from graphfm.ltv.btyd import BTYD
     from graphfm.ltv.controls import FewerPayers, RewiredGRePO, rewired
     from graphfm.ltv.dominance import hypervolume
+    from graphfm.ltv.ensemble import Ensemble
     from graphfm.ltv.evaluate import evaluate_ltv
     from graphfm.ltv.forecast import Forecast
     from graphfm.ltv.front import ParetoFront
@@ -41,6 +42,7 @@ _WHERE = {
     "BGNBD": "bgnbd",
     "BTYD": "btyd",
     "Difference": "bootstrap",
+    "Ensemble": "ensemble",
     "FewerPayers": "controls",
     "Forecast": "forecast",
     "GRePO": "grepo",
@@ -84,6 +86,7 @@ __all__ = [
     "BGNBD",
     "BTYD",
     "Difference",
+    "Ensemble",
     "FewerPayers",
     "Forecast",
     "GRePO",

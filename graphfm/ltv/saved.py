@@ -13,13 +13,12 @@ import numpy as np
 
 from graphfm.bundle import CheckpointError, read_bundle, refusing, write_bundle
 from graphfm.data.purchases import Purchases, show_time
-from graphfm.ltv.forecast import Forecast
 from graphfm.ltv.maker import Method, maker
 from graphfm.ltv.origins import rolling_origins
 from graphfm.ltv.plain import check_payers
 from graphfm.ltv.setup import Setup
+from graphfm.ltv.streams import streamed
 from graphfm.ltv.table import as_columns
-from graphfm.ltv.task import Task
 
 __all__ = ["Scorer", "fit_scorer"]
 
@@ -102,7 +101,7 @@ class Scorer:
             )
         moment = log.check_cutoff(cutoff)
         task = self.setup.task(log, moment, labelled=False)
-        for piece, forecast in _streamed(self.method, task, members):
+        for piece, forecast in streamed(self.method, task, members):
             told = [part for part in (forecast.pay, forecast.mean, forecast.quantiles) if part is not None]
             bad = sum(int((~np.isfinite(part)).sum()) for part in told)
             if bad:
@@ -110,18 +109,6 @@ class Scorer:
                     f"{self.name} predicts {bad} values that are not finite; fit it again without outliers."
                 )
             yield as_columns(forecast, piece)
-
-
-def _streamed(method: Any, task: Task, members: int) -> Iterator[tuple[Task, Forecast]]:
-    """Parts of a task with their forecasts; only one is held at a time."""
-    if hasattr(method, "stream"):
-        yield from method.stream(task, members)
-        return
-    if len(task.population) > members:
-        task.snapshot  # noqa: B018 - made once for all parts
-    for low in range(0, len(task.population), members):
-        piece = task.part(slice(low, low + members))
-        yield piece, method.predict(piece)
 
 
 def fit_scorer(log: Purchases, name: str, setup: Setup, *, seed: int = 0, device: str | None = None) -> Scorer:

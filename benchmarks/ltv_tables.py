@@ -4,6 +4,7 @@ python benchmarks/ltv_tables.py choose          settings of the networks, on ear
 python benchmarks/ltv_tables.py run [--logs online_retail,complete_journey] [--units pair,user] [--seeds 5]
 python benchmarks/ltv_tables.py sweeps [the same options]
 python benchmarks/ltv_tables.py claims          the rules applied to what is there: results/ltv/claims.json
+python benchmarks/ltv_tables.py rivals          what beats boosted trees, see ltv_rivals.py: results/ltv/rivals.json
 
 Cells go to results/ltv/LOG-UNIT/ as they come (one JSON line each, predictions beside them, which stay out of the
 repository); a run that was stopped goes on. Protocol: horizons of 3, 7, 14 and 30 days, three test origins 30 days
@@ -41,6 +42,7 @@ import numpy as np
 import torch
 from ltv_choice import choose, chosen
 from ltv_kept import HERE, SETUPS, KeptEncoder, load, sharing
+from ltv_rivals import rivals
 from rich.console import Console
 
 from graphfm.ltv import evaluate_ltv
@@ -186,6 +188,15 @@ def claims() -> list[dict[str, Any]]:
     return found
 
 
+def all_rivals() -> dict[str, Any]:
+    """What beats boosted trees on every log and unit whose predictions are there."""
+    kept = json.loads(path.read_text()) if (path := HERE / "rivals.json").exists() else {}
+    for path in sorted(HERE.glob("*-*/results.jsonl")):
+        found = rivals(path.parent, [one for one in read(path) if one.task == TASK])
+        kept |= {path.parent.name: found} if found else {}
+    return kept
+
+
 def pareto(folder: Path) -> dict[str, Any]:
     """Rule 2 on the sweeps that are there."""
     cells = [equal_time(json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
@@ -227,16 +238,16 @@ def gini(cells: dict[str, list[Result]], name: str) -> float:
 def main() -> None:
     """Run, or apply the rules."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("choose", "run", "sweeps", "claims"))
+    parser.add_argument("what", choices=("choose", "run", "sweeps", "claims", "rivals"))
     parser.add_argument("--logs", default="online_retail,complete_journey")
     parser.add_argument("--units", default="pair,user")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--method", action="append", help="one or several; all if left out")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.what == "claims":
-        text = json.dumps(claims(), indent=1, default=float)
-        (HERE / "claims.json").write_text(text + "\n")
+    if options.what in ("claims", "rivals"):
+        text = json.dumps(claims() if options.what == "claims" else all_rivals(), indent=1, default=float)
+        (HERE / f"{options.what}.json").write_text(text + "\n")
         print(text)
         return
     for name in options.logs.split(","):

@@ -5,6 +5,7 @@ python benchmarks/ltv_tables.py run [--logs online_retail,complete_journey] [--u
 python benchmarks/ltv_tables.py sweeps [the same options]
 python benchmarks/ltv_tables.py claims          the rules applied to what is there: results/ltv/claims.json
 python benchmarks/ltv_tables.py rivals          what beats boosted trees, see ltv_rivals.py: results/ltv/rivals.json
+python benchmarks/ltv_tables.py months          does the order hold from month to month, see ltv_months.py: months.json
 
 Cells go to results/ltv/LOG-UNIT/ as they come (one JSON line each, predictions beside them, which stay out of the
 repository); a run that was stopped goes on. Protocol: horizons of 3, 7, 14 and 30 days, three test origins 30 days
@@ -42,6 +43,7 @@ import numpy as np
 import torch
 from ltv_choice import choose, chosen
 from ltv_kept import HERE, SETUPS, KeptEncoder, load, sharing
+from ltv_months import months
 from ltv_rivals import rivals
 from rich.console import Console
 
@@ -197,6 +199,12 @@ def all_rivals() -> dict[str, Any]:
     return kept
 
 
+def all_months() -> dict[str, Any]:
+    """The order of methods at every origin."""
+    places = [path.parent.name for path in sorted(HERE.glob("*-*/choice.json"))]
+    return {place: months(*place.rsplit("-", 1)) for place in places}
+
+
 def pareto(folder: Path) -> dict[str, Any]:
     """Rule 2 on the sweeps that are there."""
     cells = [equal_time(json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
@@ -238,15 +246,16 @@ def gini(cells: dict[str, list[Result]], name: str) -> float:
 def main() -> None:
     """Run, or apply the rules."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("choose", "run", "sweeps", "claims", "rivals"))
+    parser.add_argument("what", choices=("choose", "run", "sweeps", "claims", "rivals", "months"))
     parser.add_argument("--logs", default="online_retail,complete_journey")
     parser.add_argument("--units", default="pair,user")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--method", action="append", help="one or several; all if left out")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.what in ("claims", "rivals"):
-        text = json.dumps(claims() if options.what == "claims" else all_rivals(), indent=1, default=float)
+    if options.what in ("claims", "rivals", "months"):
+        told: Any = {"claims": claims, "rivals": all_rivals, "months": all_months}[options.what]()
+        text = json.dumps(told, indent=1, default=float)
         (HERE / f"{options.what}.json").write_text(text + "\n")
         print(text)
         return

@@ -19,6 +19,7 @@ from graphfm.data.purchases import show_time
 from graphfm.ltv import Tweedie, TwoStage, rolling_origins
 from graphfm.ltv.evaluate import TASK
 from graphfm.ltv.scoring import chosen_by
+from graphfm.ltv.task import Task
 from graphfm.results import read
 
 NETWORKS = {
@@ -29,8 +30,13 @@ NETWORKS = {
 
 
 def months(name: str, unit: str) -> dict[str, dict[str, float]]:
-    """Mean normalised Gini by origin and method; ``payers`` is their number within the longest horizon."""
+    """Mean normalised Gini by origin and method; ``payers`` of the longest horizon, ``largest``: the share of one."""
     return {**_before(name, unit), **_tests(name, unit)}
+
+
+def _paying(task: Task) -> dict[str, float]:
+    value = task.labels.value[:, -1]
+    return {"payers": float((value > 0).sum()), "largest": float(value.max() / value.sum())}
 
 
 def _before(name: str, unit: str) -> dict[str, dict[str, float]]:
@@ -41,7 +47,7 @@ def _before(name: str, unit: str) -> dict[str, dict[str, float]]:
     found = {}
     for turn, place in enumerate(range(len(tasks) - ORIGINS, len(tasks))):
         task = tasks[place]
-        told: dict[str, float] = {"payers": float((task.labels.value[:, -1] > 0).sum())}
+        told = _paying(task)
         for kind in (TwoStage, Tweedie):
             made = [kind(seed=seed).fit(tasks[: place - 1], tasks[place - 1 : place]) for seed in SEEDS]
             told[kind.__name__] = float(np.mean([chosen_by(one.predict(task), task) for one in made]))
@@ -58,14 +64,10 @@ def _tests(name: str, unit: str) -> dict[str, dict[str, float]]:
     for one in read(path) if path.exists() else []:
         if one.task == TASK and one.method in ("TwoStage", "Tweedie", *NETWORKS.values()):
             cells.setdefault(str(one.settings["origin"]), {}).setdefault(one.method, []).append(one.metrics)
-    found = {}
-    for origin, methods in cells.items():
-        some = next(iter(methods.values()))[0]
-        longest = max(
-            float(key.removeprefix("payers@")) for key in some if key.startswith("payers@") and "|" not in key
-        )
-        share = some[f"payers@{longest:g}"]
-        found[f"{origin} (test)"] = {"payers": round(share * some["members"])} | {
-            method: float(np.mean([one["gini"] for one in mine])) for method, mine in methods.items()
-        }
-    return found
+    log, setup = load(name), SETUPS[unit]
+    tasks = {show_time(cutoff): setup.task(log, cutoff) for cutoff in rolling_origins(log, setup.horizons).test}
+    return {
+        f"{origin} (test)": _paying(tasks[origin])
+        | {method: float(np.mean([one["gini"] for one in mine])) for method, mine in methods.items()}
+        for origin, methods in cells.items()
+    }

@@ -3,6 +3,9 @@
 python benchmarks/glbench_tables.py run [--models tfidf] [--seeds 5] [--minutes 30]   measure what is missing
 python benchmarks/glbench_tables.py table [--models tfidf]                            tables and the page
 
+`table` answers two questions as well (glbench_answers.py): do enhancers beat classical GNNs on the same embeddings, and
+does anything zero-shot beat propagation of text embeddings?
+
 --models says which language models there are, and what is measured with them:
 
 minilm  the packaged MiniLM embeds the texts; what reads frozen vectors first, then what tunes the encoder (slow)
@@ -105,7 +108,9 @@ def run(models: str, seeds: int, minutes: float, datasets: list[str], only: list
 
 
 def table(models: str) -> dict[str, object]:
-    """Mean accuracy with half its 95 % interval by setting, method and dataset; ranks; and the page."""
+    """Mean accuracy with half its 95 % interval by setting, method and dataset; ranks; differences; and the page."""
+    from glbench_answers import answers
+
     from graphfm.graphllm.page import write_glbench_report
     from graphfm.graphllm.runner import RESULTS
     from graphfm.graphllm.standings import standings
@@ -113,7 +118,8 @@ def table(models: str) -> dict[str, object]:
 
     folder = HERE / models
     found: dict[str, object] = {}
-    for one in standings(read(folder / RESULTS)):
+    cells = read(folder / RESULTS)
+    for one in standings(cells):
         found[one.setting] = {
             "methods": {
                 line.method: {name: [got.mean, got.half_width, got.n] for name, got in line.accuracy.items()}
@@ -126,6 +132,7 @@ def table(models: str) -> dict[str, object]:
             "critical_difference": None if one.ranking is None else one.ranking.difference,
             "seconds": {line.method: line.seconds for line in one.lines},
         }
+    found["answers"] = answers(cells)
     (folder / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
     write_glbench_report(folder, title=f"Graphs with text, {NAMES[models]}")
     return found

@@ -1,4 +1,4 @@
-"""Whether sources and target of a zero-shot claim are different graphs, by name and by near-duplicate text."""
+"""Whether sources and target of a zero-shot claim are different: by name, near-duplicate text, and classes."""
 
 from __future__ import annotations
 
@@ -51,19 +51,25 @@ def near_duplicates(texts: Sequence[str], others: Sequence[str], *, at_least: fl
     return torch.from_numpy(found)
 
 
-def check_disjoint(sources: Sequence[Data], target: Data, *, most: float = 0.01) -> Tensor:
+def check_disjoint(
+    sources: Sequence[Data], target: Data, *, most: float = 0.01, most_classes: float = 0.5
+) -> Tensor:
     """Refuse a target that a source has seen; name the nodes whose text a source holds.
 
     Args:
         sources: graphs that are learned from.
         target: the graph to be answered on.
         most: share of the target's texts that may be near-duplicates of a source's.
+        most_classes: share of the target's classes that a source may have under the same name: who has seen labelled
+            nodes of a class answers for it from experience, on whatever graph it was. Graphs whose classes have no
+            names are not compared.
 
     Returns:
         Boolean ``[N]``: nodes to be left out of the score.
 
     Raises:
-        ValueError: a source has the target's name, or shares more than ``most`` of its texts.
+        ValueError: a source has the target's name, shares more than ``most`` of its texts, or more than
+            ``most_classes`` of its classes.
     """
     seen = torch.zeros(int(target.num_nodes or 0), dtype=torch.bool)
     name = str(target.get("name", "target"))
@@ -79,8 +85,21 @@ def check_disjoint(sources: Sequence[Data], target: Data, *, most: float = 0.01)
                 f"source {other!r} holds {share:.1%} of the texts of target {name!r} (first: node {first}, "
                 f"{target.text[first][:60]!r}); zero-shot needs sources that have not seen the target: leave it out."
             )
+        known, classes = _class_names(source), _class_names(target)
+        shared = sorted(classes & known)
+        if len(shared) > most_classes * len(classes):
+            raise ValueError(
+                f"source {other!r} has {len(shared)} of the {len(classes)} classes of target {name!r} "
+                f"({', '.join(shared[:3])}); zero-shot is about classes that were not learned: leave it out."
+            )
         seen |= same
     return seen
+
+
+def _class_names(data: Data) -> set[str]:
+    """What a graph's classes are called, in one spelling; nothing where names only number them."""
+    names = [str(name).replace("_", " ").strip().casefold() for name in data.get("label_text") or []]
+    return set() if names == [f"class {number}" for number in range(len(names))] else set(names)
 
 
 def _signatures(texts: Sequence[str], words: int) -> np.ndarray:

@@ -153,7 +153,7 @@ def _dataset(one: Standings, name: str) -> str:
 
 def _row(line: Line, name: str, *, best: bool, most: int) -> str:
     accuracy, macro = line.accuracy[name], line.macro_f1.get(name)
-    fewer = f" <small>({accuracy.n} seeds)</small>" if accuracy.n < most else ""
+    fewer = f" <small>({accuracy.n} seed{'s' if accuracy.n != 1 else ''})</small>" if accuracy.n < most else ""
     return (
         f'<tr{" class=best" if best else ""}><td class="method">{escape(line.method)}{fewer}</td>'
         f'<td class="number">{_score(accuracy)}</td><td class="number">{_score(macro)}</td>'
@@ -194,7 +194,11 @@ def _measured(cells: Sequence[Result]) -> str:
         ("zero-shot", _sources(cells)),
         ("interval", "95 % by Student’s t over seeds, each with a split of its own where the protocol draws splits."),
         ("no answer", "Counts as wrong in accuracy and macro-F1."),
-        ("cost", "Seconds of all settings tried and of the prediction, plus what encoding the texts took at first."),
+        (
+            "cost",
+            "Seconds of all settings tried and of the prediction, plus what encoding the texts took at first. Peak memory "
+            "is the device's; on a CPU that of the whole process, with all the texts and models that it holds.",
+        ),
         ("models", ", ".join(sorted({str(one.settings["encoder"]) for one in cells if "encoder" in one.settings}))),
         ("labels", ", ".join(sorted({str(one.settings.get("labels")) for one in cells}))),
         ("device", ", ".join(sorted({str(one.settings.get("device")) for one in cells}))),

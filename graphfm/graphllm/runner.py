@@ -94,7 +94,8 @@ def run(
     nodes as supervised ones, less those whose text a source holds nearly word for word.
 
     The seconds of a cell are those of all settings tried and of the prediction; what encoding the texts took when that
-    was first done (little, from a warm cache) is in ``encode_seconds`` beside it.
+    was first done (little, from a warm cache) is in ``encode_seconds`` beside it. Supervised cells hold ``val_accuracy``
+    as well, on validation nodes, so that a reader who picks one method of several need not do so by test nodes.
 
     Args:
         datasets: graphs with text.
@@ -215,6 +216,8 @@ def _measure(cell: _Cell, folder: Path) -> Result | None:
         with measured(as_device(cell.setup.device)) as cost:
             scores, method, chosen = cell.answer(split)
         metrics = answer_scores(scores[split.test].float(), cell.target.data.y[split.test])
+        if cell.setup.setting == "supervised" and split.val.numel():  # to choose among methods by
+            metrics["val_accuracy"] = answer_scores(scores[split.val].float(), cell.target.data.y[split.val])["accuracy"]
     except Exception as error:  # one method's failure must not end the grid
         _fail(empty, error, folder)
         return None

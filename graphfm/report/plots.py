@@ -175,7 +175,7 @@ def _short(name: str) -> str:
 
 
 def label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Names beside points, pushed apart from the top down where they would overlap."""
+    """Names beside points, pushed apart from the top down where they would overlap, then with a line to their point."""
     low, high = axes.get_ylim()
     apart = 0.055 * (high - low)
     left, right = (math.log(edge) for edge in axes.get_xlim())
@@ -188,6 +188,9 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
         while any(start < e and s < end and abs(height - y) < apart * 0.98 for s, e, y in taken):
             height -= apart / 4
         taken.append((start, end, height))
+        if accuracy - height > apart / 2:
+            beside = cost * math.exp((-0.011 if before else 0.011) * (right - left))
+            axes.plot([cost, beside], [accuracy, height], color=LINE, linewidth=1, zorder=1)
         axes.annotate(
             _short(method),
             (cost, height),

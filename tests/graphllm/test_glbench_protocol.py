@@ -146,7 +146,7 @@ def test_texts_without_a_run_of_words():
 
 
 def test_a_source_that_holds_the_target_is_refused():
-    one, two, other = planted(0), planted(0), planted(1, filler="z")
+    one, two, other = planted(0), planted(0), planted(1, filler="z", classes=("fig", "gold", "hat", "ink"))
     two.name, other.name = "copy", "other"
     one.text = [f"a{i} task{i * 7} of finding{i} networks{i * 13} whose{i * 29} structure{i}" for i in range(900)]
     two.text = [text.upper() for text in one.text]
@@ -160,6 +160,20 @@ def test_a_source_that_holds_the_target_is_refused():
     assert torch.nonzero(left_out).flatten().tolist() == [17]
 
 
+def test_a_source_with_the_same_classes_is_refused():
+    one, other = planted(0), planted(1)
+    one.name, other.name = "one", "other"
+    other.text = [f"nothing{i} of{i * 3} the{i * 5} kind{i * 11}" for i in range(900)]
+    one.label_text, other.label_text = ["Red_fox", "owl", "hare", "elk"], ["red FOX", "Owl", "hare", "bee"]
+    with pytest.raises(ValueError, match=r"3 of the 4 classes of target 'one' \(hare, owl, red fox\)"):
+        check_disjoint([other], one)
+    assert not check_disjoint([other], one, most_classes=0.75).any()
+    other.label_text = ["red fox", "owl", "bee", "ant"]
+    assert not check_disjoint([other], one).any(), "half of them is not more than half"
+    one.label_text = other.label_text = [f"class {number}" for number in range(4)]  # names that name nothing
+    assert not check_disjoint([other], one).any()
+
+
 def test_overlap_on_real_graphs(data_root):
     import graphfm
 
@@ -167,6 +181,8 @@ def test_overlap_on_real_graphs(data_root):
     with pytest.raises(ValueError, match=r"holds 8[0-9]"):
         check_disjoint([cora_ml], cora)
     assert int(check_disjoint([texas], cora).sum()) == 0
+    with pytest.raises(ValueError, match="5 of the 5 classes"):
+        check_disjoint([graphfm.load("tag/webkb_wisconsin", root=data_root)], texas)
 
 
 def test_critical_differences_are_demsars():

@@ -96,6 +96,20 @@ def test_methods_see_no_label_that_they_may_not(graph, tmp_path):
     assert {"y", "train_mask", "val_mask", "test_mask"}.isdisjoint(Curious.seen[1])
 
 
+def test_a_supervised_cell_tells_its_accuracy_on_validation_nodes(graph, tmp_path):
+    from graphfm.graphllm.protocol import glbench_split
+
+    found = run([graph], [Recorder, Shy], stock=STOCK, out=tmp_path, seeds=[0, 2])
+    for one in found:
+        val = glbench_split(graph, one.seed).val
+        right = graph.y[val] == (0 if one.settings["chosen"]["bias"] else 1)
+        if one.method == "Shy":  # no answer is a wrong one
+            right &= val % 2 == 1
+        assert one.metrics["val_accuracy"] == pytest.approx(right.double().mean().item())
+    few = run([graph], [Recorder], stock=STOCK, out=tmp_path, setup=Setup(setting="few-shot"), seeds=[0])
+    assert "val_accuracy" not in few[0].metrics
+
+
 def test_what_is_measured_is_not_measured_again(graph, tmp_path):
     Recorder.seen.clear()
     first = run([graph], [Recorder], stock=STOCK, out=tmp_path, setup=Setup(grid="one"), seeds=range(2))

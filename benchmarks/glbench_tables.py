@@ -8,7 +8,8 @@ does anything zero-shot beat propagation of text embeddings?
 
 --models says which language models there are, and what is measured with them:
 
-minilm  the packaged MiniLM embeds the texts; what reads frozen vectors first, then what tunes the encoder (slow)
+minilm  the packaged MiniLM embeds the texts; what reads frozen vectors first, then what tunes the encoder (slow: in
+        bfloat16, and on the first 128 tokens of a text)
 tfidf   TF-IDF and an SVD, without a model; zero-shot methods that learn from sources do not run
 tiny    what needs a causal model, or tunes an encoder, with a tiny Llama and a tiny BERT trained on the dataset's own
         texts; these figures say that methods run, nothing about language models, and stand in a table of their own
@@ -44,8 +45,14 @@ def stock_for(models: str, graph: Any) -> Any:
     """The language models of a run; the tiny ones see the texts and class names of ``graph``, and no label."""
     from graphfm.graphllm.commands import make_stock
 
-    if models != "tiny":
+    if models == "tfidf":
         return make_stock(models)
+    if models == "minilm":
+        from graphfm.graphllm import SentenceEncoder
+
+        return dataclasses.replace(
+            make_stock(models), tunable=SentenceEncoder(max_tokens=128, precision="bfloat16")
+        )
     from graphfm.graphllm.backends.tiny import tiny_bert, tiny_llama
 
     words = [str(label) for label in graph.label_text]

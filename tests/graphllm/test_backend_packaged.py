@@ -55,6 +55,23 @@ def test_minilm_gives_what_sentence_transformers_gives(encoder):
     assert encoder.encode([]).shape == (0, 384)
 
 
+def test_bfloat16_is_near_and_named(encoder):
+    half = SentenceEncoder(precision="bfloat16")
+    found, wanted = half.encode(TEXTS), encoder.encode(TEXTS)
+    assert found.dtype == torch.float32
+    full = [0, 2, 3, 4]
+    cosine = torch.cosine_similarity(found[full], wanted[full])
+    assert cosine.min() > 0.999
+    assert not torch.equal(found, wanted)
+    assert half.name == f"{encoder.name} bfloat16"
+    vectors = half.embed(TEXTS[:1])
+    vectors.sum().backward()
+    assert vectors.dtype == torch.float32
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in half.model.parameters())
+    with pytest.raises(ValueError, match="precision must be 'float32' or 'bfloat16', got 'int8'"):
+        SentenceEncoder(precision="int8")
+
+
 def test_the_order_of_texts_does_not_matter(encoder):
     torch.testing.assert_close(encoder.encode(TEXTS[::-1]).flip(0), encoder.encode(TEXTS), atol=1e-6, rtol=0)
 

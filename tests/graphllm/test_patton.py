@@ -1,5 +1,6 @@
 """PATTON: layers and losses against slow versions, neighbours, what is trained; text and structure both count."""
 
+import copy
 import math
 
 import pytest
@@ -184,6 +185,22 @@ def test_all_nodes_at_once_are_each_by_itself_and_a_lonely_node_is_fine(encoder)
     alone = torch.cat([method._logits(rows, adj, torch.tensor([i])) for i in range(40)])
     torch.testing.assert_close(whole, alone, atol=1e-5, rtol=1e-4)
     assert torch.equal(method.predict(data), method.predict(data))
+
+
+def test_in_bfloat16_the_same_comes_out_nearly(encoder):
+    data = as_tag(planted(1, nodes=60))
+    split = few_shot(data.y, 5, 0, val_shots=3)
+    half = copy.copy(encoder)
+    half.precision = "bfloat16"
+    found = {}
+    for given in (encoder, half):
+        method = PATTON(given, **TINY).fit(only_labels_of(data, split), split)
+        assert all(p.dtype == torch.float32 for p in method.trained.values())
+        found[given.precision] = method.predict(without_labels(data))
+    exact, rough = found["float32"], found["bfloat16"]
+    assert rough.dtype == torch.float32
+    assert not torch.equal(rough, exact)
+    torch.testing.assert_close(rough, exact, atol=0.05, rtol=0)
 
 
 def test_test_labels_do_not_matter_and_bad_input(encoder):

@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 from graphfm.backbones import GraphSAGE
 from graphfm.data.splits import Split
 from graphfm.graphllm.method import Supervised
+from graphfm.graphllm.stock import Remembered
 from graphfm.graphllm.texts import adjacency, node_texts, num_classes
 from graphfm.graphllm.training import accuracy
 from graphfm.graphllm.tuned import tuned_copy
@@ -115,23 +116,24 @@ class GLEM(Supervised):
             self.head = nn.Linear(self.lm.dim, classes)
             self._teach(texts, data.y, split.train, None)
             for turn in range(self.rounds + 1):
-                x = self.lm.encode(texts)
+                reader = Remembered(self.lm)
+                x = reader.encode(texts)
                 network, logits = self._m_step(x, adj, y, split, classes)
                 right = accuracy(logits, data.y, split.val) if split.val.numel() else float(turn)
                 if right > best:
-                    best, kept = right, (network, copy.deepcopy(self.lm.model.state_dict()))
+                    best, kept = right, (network, copy.deepcopy(self.lm.model.state_dict()), reader)
                 if turn < self.rounds:
                     self._teach(texts, data.y, split.train, logits.argmax(1))
         if kept is not None:
-            self.network = kept[0]
-            self.lm.model.load_state_dict(kept[1])
+            self.network, state, self.reader = kept
+            self.lm.model.load_state_dict(state)
         self.train_only({"lm": self.lm.model, "head": self.head, "network": self.network})
         return self
 
     @torch.no_grad()
     def predict(self, data: Data) -> Tensor:
         """The graph network's class probabilities ``[N, C]``."""
-        x = self.lm.encode(node_texts(data)).to(self.device)
+        x = self.reader.encode(node_texts(data)).to(self.device)
         return self.network(x, adjacency(data, self.device)).softmax(1).cpu()
 
     def _teach(self, texts: list[str], y: Tensor, train: Tensor, pseudo: Tensor | None) -> None:

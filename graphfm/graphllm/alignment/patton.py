@@ -193,9 +193,10 @@ class PATTON(Supervised):
         other, seen = padded([rows[i] for i in once.tolist()], self._pad)
         if masked:
             other, _ = masked_tokens(other, self.tunable.tokenizer)
-        states = self.lm.alone(other.to(self.where), seen.to(self.where))
-        beside = states[place.to(self.where)]
-        return self.lm(ids.to(self.where), mask.to(self.where), beside, present.to(self.where))
+        with self.tunable.autocast():
+            states = self.lm.alone(other.to(self.where), seen.to(self.where))
+            beside = states[place.to(self.where)]
+            return self.lm(ids.to(self.where), mask.to(self.where), beside, present.to(self.where)).float()
 
     def _word_loss(self, hidden: Tensor, told: Tensor) -> Tensor:
         chosen = told != -100
@@ -213,13 +214,15 @@ class PATTON(Supervised):
         states = torch.zeros(max(once.numel(), 1), len(self.lm.layers) - 1, self.head.in_features)
         for part in _by_length(rows, once):
             ids, mask = padded([rows[i] for i in once[part].tolist()], self._pad)
-            states[part] = self.lm.alone(ids.to(self.where), mask.to(self.where)).cpu()
+            with self.tunable.autocast():
+                states[part] = self.lm.alone(ids.to(self.where), mask.to(self.where)).float().cpu()
         out = torch.zeros(nodes.numel(), self.head.out_features)
         for part in _by_length(rows, nodes):
             ids, mask = padded([rows[i] for i in nodes[part].tolist()], self._pad)
             beside = states[place[part]].to(self.where)
-            hidden = self.lm(ids.to(self.where), mask.to(self.where), beside, present[part].to(self.where))
-            out[part] = self.head(hidden[:, 0]).cpu()
+            with self.tunable.autocast():
+                hidden = self.lm(ids.to(self.where), mask.to(self.where), beside, present[part].to(self.where))
+            out[part] = self.head(hidden[:, 0].float()).cpu()
         return out
 
 

@@ -19,6 +19,7 @@ from graphfm.graphllm.enhancers.neighbour_clusters import (
     touched,
 )
 from graphfm.graphllm.method import Supervised
+from graphfm.graphllm.stock import Remembered
 from graphfm.graphllm.texts import adjacency, node_texts, num_classes
 from graphfm.graphllm.training import train_nodes
 from graphfm.graphllm.tuned import device_of, embed, fit_batches, tuned_copy
@@ -113,6 +114,7 @@ class GIANT(Supervised):
         self.lm = tuned_copy(self.tunable, rank=self.rank, seed=self.seed)
         with isolated_rng(self.seed, device_of(self.lm)):
             self.learn_neighbours(node_texts(data), adjacency(data))
+        self.reader = Remembered(self.lm)
         x, adj, y = self._vectors(data), adjacency(data, self.device), data.y.to(self.device)
         with isolated_rng(self.seed, self.device):
             self.network = GraphSAGE(x.size(1), self.hidden, self.layers, num_classes(data), dropout=self.dropout)
@@ -163,7 +165,7 @@ class GIANT(Supervised):
             shortlist = target
 
     def _vectors(self, data: Data) -> Tensor:
-        return self.lm.encode(node_texts(data)).to(self.device)
+        return self.reader.encode(node_texts(data)).to(self.device)
 
 
 def _inherit(head: nn.Linear, above: nn.Module, parent: Tensor) -> None:

@@ -46,7 +46,7 @@ def chosen_by_validation(cells: Iterable[Result], among: Sequence[str], name: st
 
 
 def compare(cells: Sequence[Result], method: str, baseline: str) -> dict[str, Any] | None:
-    """Difference of accuracy by dataset and over datasets, ``[mean, half of the 95 % interval, n]``; None without any."""
+    """Difference of accuracy by dataset and over them, ``[mean, half of the 95 % interval, n]``; None without any."""
     here, sums = {}, []
     for dataset in dict.fromkeys(one.dataset for one in cells):
         try:

@@ -2,8 +2,9 @@
 
 Encoding beside ``SentenceTransformer.encode`` with its defaults; a warm cache beside its aim of a second; all labels of
 a prompt in one pass beside a pass for each label; the subgraph prompts of OFA, ZeroG and LLaGA for all nodes of Cora
-(the texts of GRAPHFM_DATA/tag play no part, vectors of 384 stand for them) beside their aim of 5 seconds. ``--quick``: a
-few texts and another graph, to see that everything runs; writes nothing. ``--part NAME`` measures one part and leaves the others as they are written.
+(GRAPHFM_DATA/tag; vectors of 384 stand for its texts) beside their aim of 5 seconds. ``--quick``: a few texts, another
+graph, to see that everything runs; writes nothing. ``--part NAME`` measures one part and leaves the others as they are
+written.
 """
 
 from __future__ import annotations

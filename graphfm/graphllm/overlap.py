@@ -51,9 +51,7 @@ def near_duplicates(texts: Sequence[str], others: Sequence[str], *, at_least: fl
     return torch.from_numpy(found)
 
 
-def check_disjoint(
-    sources: Sequence[Data], target: Data, *, most: float = 0.01, most_classes: float = 0.5
-) -> Tensor:
+def check_disjoint(sources: Sequence[Data], target: Data, *, most: float = 0.01, most_classes: float = 0.5) -> Tensor:
     """Refuse a target that a source has seen; name the nodes whose text a source holds.
 
     Args:

@@ -196,8 +196,8 @@ def _measured(cells: Sequence[Result]) -> str:
         ("no answer", "Counts as wrong in accuracy and macro-F1."),
         (
             "cost",
-            "Seconds of all settings tried and of the prediction, plus what encoding the texts took at first. Peak memory "
-            "is the device's; on a CPU that of the whole process, with all the texts and models that it holds.",
+            "Seconds of all settings tried and of the prediction, plus what encoding the texts took at first. Peak "
+            "memory is the device's; on a CPU that of the whole process, with all the texts and models that it holds.",
         ),
         ("models", ", ".join(sorted({str(one.settings["encoder"]) for one in cells if "encoder" in one.settings}))),
         ("labels", ", ".join(sorted({str(one.settings.get("labels")) for one in cells}))),

@@ -95,7 +95,7 @@ def run(
 
     The seconds of a cell are those of all settings tried and of the prediction; what encoding the texts took when that
     was first done (little, from a warm cache) is in ``encode_seconds`` beside it. Supervised cells hold ``val_accuracy``
-    as well, on validation nodes, so that a reader who picks one method of several need not do so by test nodes.
+    too, on validation nodes, so that a reader who picks one method of several need not do so by test nodes.
 
     Args:
         datasets: graphs with text.
@@ -215,9 +215,10 @@ def _measure(cell: _Cell, folder: Path) -> Result | None:
         split = cell.split()
         with measured(as_device(cell.setup.device)) as cost:
             scores, method, chosen = cell.answer(split)
-        metrics = answer_scores(scores[split.test].float(), cell.target.data.y[split.test])
+        scores, y = scores.float(), cell.target.data.y
+        metrics = answer_scores(scores[split.test], y[split.test])
         if cell.setup.setting == "supervised" and split.val.numel():  # to choose among methods by
-            metrics["val_accuracy"] = answer_scores(scores[split.val].float(), cell.target.data.y[split.val])["accuracy"]
+            metrics["val_accuracy"] = answer_scores(scores[split.val], y[split.val])["accuracy"]
     except Exception as error:  # one method's failure must not end the grid
         _fail(empty, error, folder)
         return None

@@ -95,7 +95,7 @@ def run(
 
     The seconds of a cell are those of all settings tried and of the prediction; what encoding the texts took when that
     was first done (little, from a warm cache) is in ``encode_seconds`` beside it. Supervised cells tell
-    ``val_accuracy`` too, on validation nodes, so that a reader who picks one method of several need not do so by test nodes.
+    ``val_accuracy`` too, on validation nodes, so that who picks one method of several need not do so by test nodes.
 
     Args:
         datasets: graphs with text.

@@ -80,39 +80,37 @@ def run(models: str, seeds: int, minutes: float, datasets: list[str], only: list
 
     import graphfm
     from graphfm.graphllm.method import ZeroShot
-    from graphfm.graphllm.runner import Setup
     from graphfm.graphllm.runner import run as measure
+    from graphfm.graphllm.setup import Setup
 
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    graphs = {name: graphfm.load(name) for name in datasets}
+    graphs = [graphfm.load(name) for name in datasets]
     teachers = [graphfm.load(name) for name in SOURCES]
     stocks: dict[str, Any] = {}
     end = time.monotonic() + 60 * minutes
-    cells = itertools.product(rounds(models), range(seeds), ("supervised", "zero-shot"), graphs.items())
-    for kinds, seed, setting, (name, graph) in cells:
-        wanted = [
-            kind
-            for kind in kinds
-            if issubclass(kind, ZeroShot) == (setting == "zero-shot") and (not only or kind.__name__ in only)
-        ]
-        if time.monotonic() > end:
-            logging.info("time is over; the next run goes on from here")
-            return
-        logging.info("%s, %s, seed %d", name, setting, seed)
-        key = name if models == "tiny" else ""
-        if key not in stocks:
-            stocks[key] = stock_for(models, graph)
-        measure(
-            [graph],
-            wanted,
-            stock=stocks[key],
-            out=HERE / models,
-            setup=Setup(setting=setting),
-            sources=[one for one in teachers if one.name != graph.name] if setting == "zero-shot" else [],
-            leave_out_overlapping=True,
-            seeds=[seed],
-        )
+    for kinds, seed, setting in itertools.product(rounds(models), range(seeds), ("supervised", "zero-shot")):
+        zero = setting == "zero-shot"
+        wanted = [k for k in kinds if issubclass(k, ZeroShot) == zero and (not only or k.__name__ in only)]
+        # Targets with the same sources share what was fitted on them, if they are asked together.
+        for targets in [graphs] if zero and models != "tiny" else [[graph] for graph in graphs]:
+            if time.monotonic() > end:
+                logging.info("time is over; the next run goes on from here")
+                return
+            key = targets[0].name if models == "tiny" else ""
+            if key not in stocks:
+                stocks[key] = stock_for(models, targets[0])
+            logging.info("%s, %s, seed %d", ", ".join(graph.name for graph in targets), setting, seed)
+            measure(
+                targets,
+                wanted,
+                stock=stocks[key],
+                out=HERE / models,
+                setup=Setup(setting=setting),
+                sources=teachers if zero else [],
+                leave_out_overlapping=True,
+                seeds=[seed],
+            )
 
 
 def table(models: str) -> dict[str, object]:

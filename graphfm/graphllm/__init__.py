@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from graphfm.graphllm.overlap import check_disjoint, near_duplicates
     from graphfm.graphllm.page import write_glbench_report
     from graphfm.graphllm.protocol import glbench_split
-    from graphfm.graphllm.runner import Setup, failures, run
+    from graphfm.graphllm.runner import failures, run
+    from graphfm.graphllm.setup import Setup
     from graphfm.graphllm.stock import Stock
     from graphfm.graphllm.zeroshot.language_model import (
         ChatZeroShot,
@@ -57,7 +58,7 @@ _WHERE = {
     "OpenAIChat": "backends.chat",
     "PATTON": "alignment.patton",
     "SentenceEncoder": "backends.sentence",
-    "Setup": "runner",
+    "Setup": "setup",
     "Stock": "stock",
     "Supervised": "method",
     "TAPE": "enhancers.tape",

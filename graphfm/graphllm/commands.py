@@ -57,7 +57,8 @@ def run_grid(
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
 ) -> None:
     """Measure methods on graphs with text; goes on where it stopped, writes failures down and passes them over."""
-    from graphfm.graphllm.runner import Setup, failures, run
+    from graphfm.graphllm.runner import failures, run
+    from graphfm.graphllm.setup import Setup
 
     asked = Setup(setting=setting, shots=shots, labels=labels, grid=grid, device=device)
     stock = make_stock(encoder, lm, chat, model, device)

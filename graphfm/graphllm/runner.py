@@ -7,72 +7,28 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch_geometric.data import Data
 
-from graphfm.data.splits import Split, few_shot
 from graphfm.device import as_device
-from graphfm.graphllm.choose import GRIDS, choose, points
+from graphfm.graphllm.cells import Cell, make_target
 from graphfm.graphllm.cost import measured
+from graphfm.graphllm.fits import Fits
 from graphfm.graphllm.method import Method, Supervised, ZeroShot
-from graphfm.graphllm.overlap import check_disjoint
-from graphfm.graphllm.protocol import SETTINGS, answer_scores, glbench_split, rule_of
+from graphfm.graphllm.protocol import answer_scores
+from graphfm.graphllm.setup import Setup
 from graphfm.graphllm.stock import Remembered, Stock
-from graphfm.graphllm.texts import as_tag, only_labels_of, without_labels
 from graphfm.progress import progress_bar
 from graphfm.results import Result, append, cell_key, environment, read
 
-__all__ = ["FAILURES", "RESULTS", "TASK", "Setup", "failures", "run"]
+__all__ = ["FAILURES", "RESULTS", "failures", "run"]
 
-TASK = "text-node-classification"
 RESULTS, FAILURES = "results.jsonl", "failures.jsonl"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """What is asked, the same for all cells of a run.
-
-    Attributes:
-        setting: ``"supervised"`` (the protocol's splits, settings chosen on validation nodes), ``"few-shot"``
-            (``shots`` labels a class, no validation, default settings), ``"zero-shot"`` (no label of the target).
-        shots: labels a class in the few-shot setting.
-        labels: ``"descriptions"`` or ``"names"``: what methods are told of the classes.
-        grid: ``"small"``, ``"published"`` or ``"one"``; for the supervised setting.
-        device: where methods run.
-
-    Raises:
-        ValueError: a value that is not one of these.
-    """
-
-    setting: str = "supervised"
-    shots: int = 5
-    labels: str = "descriptions"
-    grid: str = "small"
-    device: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, known in (("setting", SETTINGS), ("labels", ("descriptions", "names")), ("grid", GRIDS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
-        if self.shots < 1:
-            raise ValueError(f"shots must be at least 1, got {self.shots}.")
-        as_device(self.device)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Target:
-    """A graph to be answered on: with all its labels for the score, and what it may be learned from."""
-
-    data: Data
-    sources: tuple[Data, ...]
-    left_out: Tensor
 
 
 def run(
@@ -119,18 +75,18 @@ def run(
     chosen = _of_setting(methods, setup)
     for method in chosen:
         stock.of(method)
-    targets = [_target(data, setup, sources, leave_out_overlapping) for data in datasets]
+    targets = [make_target(data, setup, sources, leave_out_overlapping) for data in datasets]
     folder = Path(out)
     finished = {cell_key(one): one for one in read(folder / RESULTS)} if (folder / RESULTS).exists() else {}
     stock = stock if stock.encoder is None else dataclasses.replace(stock, encoder=Remembered(stock.encoder))
     cells = [(seed, target, method) for seed in seeds for target in targets for method in chosen]
-    found = []
+    found, fits = [], Fits()
     with progress_bar(len(cells), setup.setting, enabled=progress) as advance:
         for seed, target, method in cells:
-            cell = _Cell(target, method, seed, setup, stock)
+            cell = Cell(target, method, seed, setup, stock)
             result = finished.get(cell_key(cell.empty()))
             if result is None:
-                result = _measure(cell, folder)
+                result = _measure(cell, fits, folder)
             if result is not None:
                 found.append(result)
             advance(1, f"{target.data.name}, {method.__name__}, seed {seed}")
@@ -151,61 +107,7 @@ def failures(out: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return [line for key, line in last.items() if key not in measured_since]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Cell:
-    """One method on one graph under one seed."""
-
-    target: _Target
-    method: type[Method]
-    seed: int
-    setup: Setup
-    stock: Stock
-
-    def empty(self) -> Result:
-        """The cell before it is measured: its identity."""
-        setup, zero = self.setup, self.setup.setting == "zero-shot"
-        few = setup.setting == "few-shot"
-        settings: dict[str, Any] = {
-            "protocol": setup.setting,
-            "group": self.method.family,
-            "labels": setup.labels,
-            "split": f"{setup.shots} a class / rest" if few else rule_of(self.target.data).name,
-            "shots": setup.shots if few else 0,
-            "device": str(setup.device or "cpu"),
-            **self.stock.names(self.method),
-        }
-        if zero:
-            settings["sources"] = [str(one.name) for one in self.target.sources]
-        elif not few:
-            settings["grid"] = setup.grid
-        name = str(self.target.data.name)
-        return Result(TASK, name, self.method.__name__, self.seed, {}, settings, 0.0, 0, {})
-
-    def split(self) -> Split:
-        """The parts under this cell's seed."""
-        if self.setup.setting == "few-shot":
-            return few_shot(self.target.data.y, self.setup.shots, self.seed)
-        split = glbench_split(self.target.data, self.seed)
-        if self.setup.setting == "zero-shot":
-            return Split(split.train, split.val, split.test[~self.target.left_out[split.test]])
-        return split
-
-    def answer(self, split: Split) -> tuple[Tensor, Method, dict[str, Any]]:
-        """Scores ``[N, C]``, the method, and the settings that were chosen."""
-        given = {**self.stock.of(self.method), "seed": self.seed, "device": self.setup.device}
-        if issubclass(self.method, ZeroShot):
-            zero = self.method(**given).fit(self.target.sources)
-            return zero.predict(without_labels(self.target.data)), zero, {}
-        grid = self.setup.grid if self.setup.setting == "supervised" else "one"
-        kind = self.method
-        if not issubclass(kind, Supervised):
-            raise ValueError(f"{kind.__name__} is neither Supervised nor ZeroShot.")
-        shown = only_labels_of(self.target.data, split)
-        method, setting, scores = choose(lambda s: kind(**given, **s), points(kind, grid), shown, split)
-        return scores, method, setting
-
-
-def _measure(cell: _Cell, folder: Path) -> Result | None:
+def _measure(cell: Cell, fits: Fits, folder: Path) -> Result | None:
     """Run a cell and write it down; None where it fails."""
     empty = cell.empty()
     encoder = cell.stock.encoder
@@ -214,27 +116,33 @@ def _measure(cell: _Cell, folder: Path) -> Result | None:
     try:
         split = cell.split()
         with measured(as_device(cell.setup.device)) as cost:
-            scores, method, chosen = cell.answer(split)
-        scores, y = scores.float(), cell.target.data.y
+            answer = cell.answer(split, fits)
+        scores, y = answer.scores.float(), cell.target.data.y
         metrics = answer_scores(scores[split.test], y[split.test])
         if cell.setup.setting == "supervised" and split.val.numel():  # to choose among methods by
             metrics["val_accuracy"] = answer_scores(scores[split.val], y[split.val])["accuracy"]
     except Exception as error:  # one method's failure must not end the grid
         _fail(empty, error, folder)
         return None
-    metrics |= _spent(method) | {"left_out": float(cell.target.left_out.sum())}
-    seconds = cost.seconds
+    metrics |= _spent(answer.method) | {"left_out": float(cell.target.left_out.sum())}
+    seconds, memory = cost.seconds, cost.memory
     if isinstance(encoder, Remembered) and "encoder" in cell.method.needs:
         metrics["encode_seconds"] = encoder.seconds
         seconds -= encoder.paid
-    trained = sum(parameter.numel() for parameter in method.trained.values())
-    settings = {**empty.settings, "chosen": chosen, "trained_parameters": trained}
+    if answer.fit is not None and answer.fit.used:  # a shared fit costs each cell as much as if it had made it
+        seconds, memory = seconds + answer.fit.seconds, max(memory, answer.fit.memory)
+        if "encode_seconds" in metrics:
+            metrics["encode_seconds"] += answer.fit.encode_seconds
+    elif answer.fit is not None:
+        answer.fit.memory = memory
+    trained = sum(parameter.numel() for parameter in answer.method.trained.values())
+    settings = {**empty.settings, "chosen": answer.chosen, "trained_parameters": trained}
     result = dataclasses.replace(
         empty,
         metrics=metrics,
         settings=settings,
         seconds=seconds,
-        peak_memory=cost.memory,
+        peak_memory=memory,
         versions=environment(),
     )
     append(folder / RESULTS, result)
@@ -273,28 +181,3 @@ def _of_setting(methods: Sequence[type[Method]], setup: Setup) -> list[type[Meth
     if not chosen:
         raise ValueError(f"methods holds none of the {setup.setting} setting; it has {', '.join(other) or 'none'}.")
     return chosen
-
-
-def _target(data: Data, setup: Setup, sources: Sequence[Data], leave_out: bool) -> _Target:
-    tag = as_tag(data, str(data.get("name", "data")), descriptions=setup.labels == "descriptions")
-    tag.name = str(data.get("name", "data"))
-    if setup.setting != "zero-shot":
-        return _Target(tag, (), torch.zeros(tag.y.numel(), dtype=torch.bool))
-    kept, seen = [], torch.zeros(tag.y.numel(), dtype=torch.bool)
-    for source in _as_tags(sources, setup):
-        try:
-            seen |= check_disjoint([source], tag)
-            kept.append(source)
-        except ValueError as error:
-            if not leave_out:
-                raise
-            _log.info("%s", error)
-    return _Target(tag, tuple(kept), seen)
-
-
-def _as_tags(sources: Sequence[Data], setup: Setup) -> Iterator[Data]:
-    for source in sources:
-        name = str(source.get("name", "source"))
-        tag = as_tag(source, name, descriptions=setup.labels == "descriptions")
-        tag.name = name
-        yield tag

@@ -51,6 +51,7 @@ def run_grid(
         bool, typer.Option("--leave-out-overlapping", help="Leave a target's kin out of its sources; else refuse.")
     ] = False,
     encoder: Annotated[str, typer.Option(help="tfidf, minilm, or the path of an encoder.")] = "tfidf",
+    precision: Annotated[str, typer.Option(help="Of that encoder: float32, or bfloat16 (faster).")] = "float32",
     lm: Annotated[str | None, typer.Option(help="smollm2, or the path of a causal language model.")] = None,
     chat: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
     model: Annotated[str | None, typer.Option(help="Which of the server's models.")] = None,
@@ -61,7 +62,7 @@ def run_grid(
     from graphfm.graphllm.setup import Setup
 
     asked = Setup(setting=setting, shots=shots, labels=labels, grid=grid, device=device)
-    stock = make_stock(encoder, lm, chat, model, device)
+    stock = make_stock(encoder, lm, chat, model, device, precision)
     found = run(
         _load(datasets, "--datasets"),
         _chosen(_listed(methods), setting, stock),
@@ -125,21 +126,24 @@ def make_stock(
     chat: str | None = None,
     model: str | None = None,
     device: str | None = None,
+    precision: str = "float32",
 ) -> Stock:
     """The models that the options of ``graphfm glbench run`` name.
 
     Raises:
         ImportError: an extra or a packaged model is not installed.
-        ValueError: no such model.
+        ValueError: no such model, or another precision than float32 without an encoder that has weights.
     """
     from graphfm.graphllm.backends.tfidf import TfidfEncoder
     from graphfm.graphllm.stock import Stock
 
     given: dict[str, Any] = {"encoder": TfidfEncoder()}
+    if encoder == "tfidf" and precision != "float32":
+        raise ValueError(f"precision {precision!r} is for encoders with weights; take --encoder minilm or a path.")
     if encoder != "tfidf":
         from graphfm.graphllm import CachedEncoder, SentenceEncoder
 
-        given["tunable"] = SentenceEncoder(None if encoder == "minilm" else encoder, device=device)
+        given["tunable"] = SentenceEncoder(None if encoder == "minilm" else encoder, device=device, precision=precision)
         given["encoder"] = CachedEncoder(given["tunable"])
     if lm is not None:
         from graphfm.graphllm import LocalLM

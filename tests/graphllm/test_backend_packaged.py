@@ -14,6 +14,7 @@ pytest.importorskip("transformers", reason="the extra llm is not installed")
 
 from graphfm.graphllm import CausalLM, ChatError, Counts, LocalLM, OpenAIChat, SentenceEncoder, TextEncoder
 from graphfm.graphllm.backends import extras
+from graphfm.graphllm.commands import make_stock
 
 TEXTS = [
     "a cat sits on the mat",
@@ -70,6 +71,7 @@ def test_bfloat16_is_near_and_named(encoder):
     assert all(p.grad is None or p.grad.dtype == torch.float32 for p in half.model.parameters())
     with pytest.raises(ValueError, match="precision must be 'float32' or 'bfloat16', got 'int8'"):
         SentenceEncoder(precision="int8")
+    assert make_stock("minilm", precision="bfloat16").tunable.name == half.name
 
 
 def test_the_order_of_texts_does_not_matter(encoder):

@@ -279,3 +279,6 @@ def test_command_line(tmp_path):
     assert command("report", out).exit_code == 0
     assert (out / "report.html").stat().st_size > 5000
     assert command("run", "--datasets", tmp_path / "g", "--setting", "other", "--out", out).exit_code == 2
+    refused = command("run", *words, "--precision", "bfloat16", "--out", out)
+    assert refused.exit_code == 2
+    assert "is for encoders with weights" in " ".join(refused.output.split())

@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 
 from graphfm.data.splits import Split, few_shot
 from graphfm.graphllm.choose import choose, points
+from graphfm.graphllm.fingerprint import graph_fingerprint, method_fingerprint
 from graphfm.graphllm.fits import Fit, Fits
 from graphfm.graphllm.method import Method, Supervised, ZeroShot
 from graphfm.graphllm.overlap import check_disjoint
@@ -31,11 +32,12 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A graph to be answered on: with all its labels for the score, and what it may be learned from."""
+    """A graph to be answered on: with all its labels for the score, what it may be learned from, and a hash of both."""
 
     data: Data
     sources: tuple[Data, ...]
     left_out: Tensor
+    fingerprint: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Cell:
             "split": f"{setup.shots} a class / rest" if few else rule_of(self.target.data).name,
             "shots": setup.shots if few else 0,
             "device": str(setup.device or "cpu"),
+            "method_hash": method_fingerprint(self.method, setup.grid),
+            "data_hash": self.target.fingerprint,
             **self.stock.names(self.method),
         }
         if zero:
@@ -112,17 +116,18 @@ def make_target(data: Data, setup: Setup, sources: Sequence[Data], leave_out: bo
     tag = as_tag(data, str(data.get("name", "data")), descriptions=setup.labels == "descriptions")
     tag.name = str(data.get("name", "data"))
     if setup.setting != "zero-shot":
-        return Target(tag, (), torch.zeros(tag.y.numel(), dtype=torch.bool))
-    kept, seen = [], torch.zeros(tag.y.numel(), dtype=torch.bool)
+        return Target(tag, (), torch.zeros(tag.y.numel(), dtype=torch.bool), graph_fingerprint(tag))
+    kept: list[Data] = []
+    seen = torch.zeros(tag.y.numel(), dtype=torch.bool)
     for source in _as_tags(sources, setup):
         try:
-            seen |= check_disjoint([source], tag)
+            seen = check_disjoint([*kept, source], tag)
             kept.append(source)
         except ValueError as error:
             if not leave_out:
                 raise
             _log.info("%s", error)
-    return Target(tag, tuple(kept), seen)
+    return Target(tag, tuple(kept), seen, graph_fingerprint(tag, *kept))
 
 
 def _as_tags(sources: Sequence[Data], setup: Setup) -> Iterator[Data]:

@@ -50,19 +50,23 @@ def choose(
         split: the parts.
 
     Returns:
-        The fitted method, its setting and its scores ``[N, C]``.
+        The fitted method, its setting and its scores ``[N, C]``. Its ``usage``, if it has one, is of all settings.
     """
     target = without_labels(data)
     best: tuple[Supervised, dict[str, Any], Tensor] | None = None
-    highest = -1.0
+    highest, spent = -1.0, None
     for setting in settings if split.val.numel() else settings[:1]:
         method = make(setting).fit(data, split)
         scores = method.predict(target)
+        usage = getattr(method, "usage", None)
+        spent = usage if spent is None else spent if usage is None else spent + usage
         right = _validation(scores, data.y, split.val)
         if best is None or right > highest:
             best, highest = (method, setting, scores), right
     if best is None:
         raise ValueError("settings is empty; give at least one, {} for the defaults.")
+    if spent is not None:
+        best[0].usage = spent  # type: ignore[attr-defined]
     return best
 
 

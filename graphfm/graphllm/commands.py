@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
+    from graphfm.graphllm.backends.base import ChatClient
     from graphfm.graphllm.method import Method
     from graphfm.graphllm.stock import Stock
 
@@ -55,6 +56,8 @@ def run_grid(
     lm: Annotated[str | None, typer.Option(help="smollm2, or the path of a causal language model.")] = None,
     chat: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
     model: Annotated[str | None, typer.Option(help="Which of the server's models.")] = None,
+    prices: Annotated[str | None, typer.Option(help="Per million prompt and answer tokens, as in 0.15,0.6.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Stop before that price; needs --prices.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
 ) -> None:
     """Measure methods on graphs with text; goes on where it stopped, writes failures down and passes them over."""
@@ -62,7 +65,8 @@ def run_grid(
     from graphfm.graphllm.setup import Setup
 
     asked = Setup(setting=setting, shots=shots, labels=labels, grid=grid, device=device)
-    stock = make_stock(encoder, lm, chat, model, device, precision)
+    client = None if chat is None else _client(chat, model, prices, budget)
+    stock = make_stock(encoder, lm, client, device, precision)
     found = run(
         _load(datasets, "--datasets"),
         _chosen(_listed(methods), setting, stock),
@@ -123,8 +127,7 @@ def _chosen(names: list[str], setting: str, stock: Stock) -> list[type[Method]]:
 def make_stock(
     encoder: str = "tfidf",
     lm: str | None = None,
-    chat: str | None = None,
-    model: str | None = None,
+    chat: ChatClient | None = None,
     device: str | None = None,
     precision: str = "float32",
 ) -> Stock:
@@ -149,17 +152,25 @@ def make_stock(
         from graphfm.graphllm import LocalLM
 
         given["lm"] = LocalLM.load(None if lm == "smollm2" else lm, device=device)
-    if chat is not None:
-        given["chat"] = _client(chat, model)
-    return Stock(**given)
+    return Stock(**given, chat=chat)
 
 
-def _client(address: str, model: str | None) -> Any:
+def _client(address: str, model: str | None, prices: str | None, budget: float | None) -> ChatClient:
+    """A client whose answers are kept beside the vectors of texts, so that no run asks the same again."""
     from graphfm.graphllm import OpenAIChat
+    from graphfm.graphllm.backends.cache import cache_folder
 
     if model is None:
         raise typer.BadParameter("is needed beside --chat.", param_hint="--model")
-    return OpenAIChat(address, model)
+    both = None
+    if prices is not None:
+        try:
+            asked, told = (float(one) for one in prices.split(","))
+        except ValueError:
+            advice = f"must be two numbers, as in 0.15,0.6, got {prices!r}."
+            raise typer.BadParameter(advice, param_hint="--prices") from None
+        both = asked, told
+    return OpenAIChat(address, model, prices=both, budget=budget, cache=cache_folder().parent / "chat")
 
 
 def _need(name: str) -> str:

@@ -58,19 +58,20 @@ def check_disjoint(sources: Sequence[Data], target: Data, *, most: float = 0.01,
         sources: graphs that are learned from.
         target: the graph to be answered on.
         most: share of the target's texts that may be near-duplicates of a source's.
-        most_classes: share of the target's classes that a source may have under the same name: who has seen labelled
-            nodes of a class answers for it from experience, on whatever graph it was. Graphs whose classes have no
-            names are not compared.
+        most_classes: share of the target's classes that the sources together may have under the same names: who has
+            seen labelled nodes of a class answers for it from experience, on whatever graph it was. Graphs whose
+            classes have no names are not compared.
 
     Returns:
         Boolean ``[N]``: nodes to be left out of the score.
 
     Raises:
-        ValueError: a source has the target's name, shares more than ``most`` of its texts, or more than
-            ``most_classes`` of its classes.
+        ValueError: a source has the target's name, shares more than ``most`` of its texts, or has, with those before
+            it, more than ``most_classes`` of its classes.
     """
     seen = torch.zeros(int(target.num_nodes or 0), dtype=torch.bool)
-    name = str(target.get("name", "target"))
+    name, classes = str(target.get("name", "target")), _class_names(target)
+    known: set[str] = set()
     for source in sources:
         other = str(source.get("name", "source"))
         if other == name:
@@ -83,11 +84,12 @@ def check_disjoint(sources: Sequence[Data], target: Data, *, most: float = 0.01,
                 f"source {other!r} holds {share:.1%} of the texts of target {name!r} (first: node {first}, "
                 f"{target.text[first][:60]!r}); zero-shot needs sources that have not seen the target: leave it out."
             )
-        known, classes = _class_names(source), _class_names(target)
+        known |= _class_names(source)
         shared = sorted(classes & known)
         if len(shared) > most_classes * len(classes):
+            before = " with the sources before it" if len(classes & _class_names(source)) < len(shared) else ""
             raise ValueError(
-                f"source {other!r} has {len(shared)} of the {len(classes)} classes of target {name!r} "
+                f"source {other!r}{before} has {len(shared)} of the {len(classes)} classes of target {name!r} "
                 f"({', '.join(shared[:3])}); zero-shot is about classes that were not learned: leave it out."
             )
         seen |= same

@@ -115,7 +115,7 @@ def _standing(line: Line) -> str:
     cells = (
         rank,
         percent(line.mean),
-        seconds(line.seconds),
+        "-" if math.isnan(line.seconds) else seconds(line.seconds),
         f"{line.memory / 2**20:,.0f}",
         f"{line.tokens:,.0f}" if line.tokens else "-",
         f"{line.price:.4f}" if line.price else "-",
@@ -157,7 +157,7 @@ def _row(line: Line, name: str, *, best: bool, most: int) -> str:
     return (
         f'<tr{" class=best" if best else ""}><td class="method">{escape(line.method)}{fewer}</td>'
         f'<td class="number">{_score(accuracy)}</td><td class="number">{_score(macro)}</td>'
-        f'<td class="number">{seconds(accuracy.seconds)}</td></tr>'
+        f'<td class="number">{seconds(line.spent[name])}</td></tr>'
     )
 
 
@@ -196,16 +196,41 @@ def _measured(cells: Sequence[Result]) -> str:
         ("no answer", "Counts as wrong in accuracy and macro-F1."),
         (
             "cost",
-            "Seconds of all settings tried and of the prediction, plus what encoding the texts took at first. Peak "
-            "memory is the device's; on a CPU that of the whole process, with all the texts and models that it holds.",
+            "Seconds of all settings tried and of the prediction, plus what encoding the texts took when it was first "
+            "done. Peak memory is the device's; on a CPU that of the whole process, with all the texts and models that "
+            "it holds. Tokens and price are of what was sent; answers found on disk cost nothing.",
         ),
-        ("models", ", ".join(sorted({str(one.settings["encoder"]) for one in cells if "encoder" in one.settings}))),
+        ("models", _models(cells)),
+        ("texts", _texts(cells)),
         ("labels", ", ".join(sorted({str(one.settings.get("labels")) for one in cells}))),
         ("device", ", ".join(sorted({str(one.settings.get("device")) for one in cells}))),
         ("versions", ", ".join(sorted({f"{k} {v}" for one in cells for k, v in one.versions.items()}))),
     ]
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts if text)
     return f'<h2>How it was measured</h2><section class="card"><dl>{listed}</dl></section>'
+
+
+def _texts(cells: Sequence[Result]) -> str:
+    """What text encoders cut, and what they had nothing to read of."""
+    found = {
+        f"{one.dataset}: {one.metrics['texts_cut']:.0f} cut by {model}, {one.metrics['texts_empty']:.0f} without a word"
+        for one in cells
+        if "texts_cut" in one.metrics and (model := one.settings.get("encoder") or one.settings.get("tunable"))
+    }
+    return "; ".join(sorted(found))
+
+
+def _models(cells: Sequence[Result]) -> str:
+    """Which model served which need, and of whom if not of all methods that have such a need."""
+    told = []
+    for need in ("encoder", "tunable", "lm", "chat"):
+        served: dict[str, set[str]] = {}
+        for one in cells:
+            if need in one.settings:
+                served.setdefault(str(one.settings[need]), set()).add(one.method)
+        for name, methods in sorted(served.items()):
+            told.append(f"{need} {name} ({', '.join(sorted(methods))})")
+    return "; ".join(told)
 
 
 def _sources(cells: Sequence[Result]) -> str:

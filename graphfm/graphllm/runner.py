@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch_geometric.data import Data
 
 from graphfm.device import as_device
+from graphfm.graphllm.backends.base import Counts
 from graphfm.graphllm.cells import Cell, make_target
 from graphfm.graphllm.cost import measured
 from graphfm.graphllm.fits import Fits
@@ -80,13 +81,13 @@ def run(
     finished = {cell_key(one): one for one in read(folder / RESULTS)} if (folder / RESULTS).exists() else {}
     stock = stock if stock.encoder is None else dataclasses.replace(stock, encoder=Remembered(stock.encoder))
     cells = [(seed, target, method) for seed in seeds for target in targets for method in chosen]
-    found, fits = [], Fits()
+    found, fits, counted = [], Fits(), dict[tuple[str, str], Counts]()
     with progress_bar(len(cells), setup.setting, enabled=progress) as advance:
         for seed, target, method in cells:
             cell = Cell(target, method, seed, setup, stock)
             result = finished.get(cell_key(cell.empty()))
             if result is None:
-                result = _measure(cell, fits, folder)
+                result = _measure(cell, fits, counted, folder)
             if result is not None:
                 found.append(result)
             advance(1, f"{target.data.name}, {method.__name__}, seed {seed}")
@@ -101,13 +102,12 @@ def failures(out: str | os.PathLike[str]) -> list[dict[str, Any]]:
     path = Path(out) / FAILURES
     if not path.exists():
         return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    last = {line["key"]: line for line in lines}
+    last = {line["key"]: line for line in _lines(path)}
     measured_since = {cell_key(one) for one in read(Path(out) / RESULTS)} if (Path(out) / RESULTS).exists() else set()
     return [line for key, line in last.items() if key not in measured_since]
 
 
-def _measure(cell: Cell, fits: Fits, folder: Path) -> Result | None:
+def _measure(cell: Cell, fits: Fits, counted: dict[tuple[str, str], Counts], folder: Path) -> Result | None:
     """Run a cell and write it down; None where it fails."""
     empty = cell.empty()
     encoder = cell.stock.encoder
@@ -124,6 +124,7 @@ def _measure(cell: Cell, fits: Fits, folder: Path) -> Result | None:
     except Exception as error:  # one method's failure must not end the grid
         _fail(empty, error, folder)
         return None
+    metrics |= _texts(cell, counted)
     metrics |= _spent(answer.method) | {"left_out": float(cell.target.left_out.sum())}
     seconds, memory = cost.seconds, cost.memory
     if isinstance(encoder, Remembered) and "encoder" in cell.method.needs:
@@ -149,6 +150,17 @@ def _measure(cell: Cell, fits: Fits, folder: Path) -> Result | None:
     return result
 
 
+def _texts(cell: Cell, counted: dict[tuple[str, str], Counts]) -> dict[str, float]:
+    """How many of the target's texts the text encoder cuts, and how many hold no word."""
+    need = next((need for need in ("encoder", "tunable") if need in cell.method.needs), None)
+    if need is None:
+        return {}
+    key = need, str(cell.target.data.name)
+    if key not in counted:
+        counted[key] = getattr(cell.stock, need).count(cell.target.data.text)
+    return {"texts_cut": float(counted[key].cut), "texts_empty": float(counted[key].empty)}
+
+
 def _spent(method: Method) -> dict[str, float]:
     """Tokens and price that a method counted in ``usage``, if it talks to a model."""
     usage, counted = getattr(method, "usage", None), ("prompt_tokens", "completion_tokens", "price")
@@ -169,7 +181,24 @@ def _fail(empty: Result, error: Exception, folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / FAILURES).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write("\n" * _is_torn(folder / FAILURES) + json.dumps(line) + "\n")
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a file ends within a line."""
+    content = path.read_bytes() if path.exists() else b""
+    return bool(content) and not content.endswith(b"\n")
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """What is written there, but for lines that a killed writer left torn: what failed is tried again anyway."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and "key" in found:
+            yield found
 
 
 def _of_setting(methods: Sequence[type[Method]], setup: Setup) -> list[type[Method]]:

@@ -24,7 +24,8 @@ class Line:
         macro_f1: by dataset.
         mean: mean accuracy over the datasets that all methods of the setting have; NaN if it lacks one.
         rank: mean rank over them; NaN as well.
-        seconds: mean seconds a cell, the texts' encoding included.
+        spent: mean seconds a cell by dataset, the texts' encoding included.
+        seconds: the mean of that over the datasets that all methods of the setting have; NaN if it lacks one.
         memory: largest peak of memory, bytes.
         tokens: mean tokens a cell, in and out.
         price: mean price a cell.
@@ -37,6 +38,7 @@ class Line:
     macro_f1: dict[str, Summary]
     mean: float
     rank: float
+    spent: dict[str, float]
     seconds: float
     memory: int
     tokens: float
@@ -66,8 +68,9 @@ class Standings:
 def standings(results: Iterable[Result]) -> list[Standings]:
     """Sort cells into settings.
 
-    A method that lacks datasets which most of the others have is shown but not ranked, so that one interrupted method
-    does not shrink the comparison.
+    Ranked are the methods that have all of the most datasets that at least half of the methods have, over those. Others
+    are shown but not ranked, so that one interrupted method does not shrink the comparison. What zero-shot methods
+    learned from differs from target to target and names no method, unless one target was answered from several.
 
     Raises:
         ValueError: no results.
@@ -78,7 +81,20 @@ def standings(results: Iterable[Result]) -> list[Standings]:
     settings: dict[str, list[Result]] = {}
     for one in cells:
         settings.setdefault(_setting(one), []).append(one)
-    return [_standings(name, tell_apart(group)) for name, group in settings.items()]
+    return [_standings(name, tell_apart(_without_sources(group))) for name, group in settings.items()]
+
+
+def _without_sources(cells: Sequence[Result]) -> list[Result]:
+    """The cells without ``sources`` in their settings, if each target has the same in all of a method's cells."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for one in cells:
+        found.setdefault((one.method, one.dataset), set()).add(str(one.settings.get("sources")))
+    if any(len(lists) > 1 for lists in found.values()):
+        return list(cells)
+    return [
+        dataclasses.replace(one, settings={key: value for key, value in one.settings.items() if key != "sources"})
+        for one in cells
+    ]
 
 
 def _setting(one: Result) -> str:
@@ -90,9 +106,9 @@ def _standings(setting: str, cells: Sequence[Result]) -> Standings:
     accuracy = _by_method(summarise(cells, "accuracy"))
     macro = _by_method(summarise(cells, "macro_f1"))
     datasets = tuple(dict.fromkeys(one.dataset for one in cells))
-    widest = max(len(found) for found in accuracy.values())
-    ranked = {name: found for name, found in accuracy.items() if len(found) == widest}
-    common = tuple(name for name in datasets if all(name in found for found in ranked.values()))
+    wanted = _shared({name: frozenset(found) for name, found in accuracy.items()})
+    ranked = {name: found for name, found in accuracy.items() if wanted <= set(found)}
+    common = tuple(name for name in datasets if name in wanted)
     ranking = None
     if len(ranked) > 1 and common:
         ranking = rank_methods(
@@ -103,6 +119,14 @@ def _standings(setting: str, cells: Sequence[Result]) -> Standings:
     lines = [dataclasses.replace(line, rank=place.get(line.method, math.nan)) for line in lines]
     lines.sort(key=lambda line: (math.isnan(line.rank), line.rank, -_defined(line.mean)))
     return Standings(setting, datasets, common, tuple(lines), ranking)
+
+
+def _shared(found: dict[str, frozenset[str]]) -> frozenset[str]:
+    """The most datasets that at least half of the methods have all of; else those that all have."""
+    for wanted in sorted(set(found.values()), key=lambda one: (-len(one), sorted(one))):
+        if 2 * sum(wanted <= has for has in found.values()) >= len(found):
+            return wanted
+    return frozenset.intersection(*found.values())
 
 
 def _by_method(summaries: Iterable[Summary]) -> dict[str, dict[str, Summary]]:
@@ -121,14 +145,18 @@ def _line(
 ) -> Line:
     mine = accuracy[method]
     means = [mine[name].mean for name in common if name in mine]
+    whole = len(means) == len(common)
+    there = {name: [one for one in cells if one.dataset == name] for name in mine}
+    spent = {name: _mean(one.seconds + _number(one, "encode_seconds") for one in got) for name, got in there.items()}
     return Line(
         method=method,
         family=str(cells[0].settings.get("group", "")),
         accuracy=mine,
         macro_f1=macro[method],
-        mean=math.fsum(means) / len(means) if means and len(means) == len(common) else math.nan,
+        mean=math.fsum(means) / len(means) if means and whole else math.nan,
         rank=math.nan,
-        seconds=_mean(one.seconds + _number(one, "encode_seconds") for one in cells),
+        spent=spent,
+        seconds=math.fsum(spent[name] for name in common) / len(common) if means and whole else math.nan,
         memory=max(one.peak_memory for one in cells),
         tokens=_mean(_number(one, "prompt_tokens") + _number(one, "completion_tokens") for one in cells),
         price=_mean(_number(one, "price") for one in cells),

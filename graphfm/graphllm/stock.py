@@ -24,8 +24,9 @@ class Remembered:
         encoder: what encodes.
 
     Attributes:
-        seconds: what the texts asked for in this cell took when they were first encoded.
-        paid: what of that was spent in this cell.
+        seconds: what the texts asked for in this cell took when they were first encoded, by an earlier process if the
+            encoder knows (:class:`~graphfm.graphllm.backends.cache.CachedEncoder`).
+        paid: what was spent on them in this cell.
     """
 
     def __init__(self, encoder: TextEncoder) -> None:
@@ -54,8 +55,10 @@ class Remembered:
         key = tuple(texts)
         if key not in self._made:
             started = time.perf_counter()
-            self._made[key] = self.encoder.encode(texts), time.perf_counter() - started
-            self.paid += self._made[key][1]
+            vectors = self.encoder.encode(texts)
+            paid = time.perf_counter() - started
+            self._made[key] = vectors, max(paid, getattr(self.encoder, "seconds", 0.0))
+            self.paid += paid
         vectors, seconds = self._made[key]
         if key not in self._counted:
             self.seconds += seconds

@@ -29,7 +29,8 @@ __all__ = [
     "without_labels",
 ]
 
-_SEEN = ("text", "edge_index", "edge_weight", "x", "label_text", "label_description", "name", "num_nodes")
+_SAID = ("text", "description", "label_text", "label_description", "name")
+_SEEN = (*_SAID, "edge_index", "edge_weight", "x", "num_nodes")
 
 
 def as_tag(data: Data, name: str = "data", *, descriptions: bool = True) -> Data:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def tuned_copy(
     if layers is not None and rank is not None:
         raise ValueError(f"give layers or rank, not both; got {layers} and {rank}.")
     found = copy.deepcopy(encoder)
+    found.name = f"{encoder.name} tuned {uuid.uuid4().hex}"  # no cache may take its vectors for those of another
     if dropout is not None:
         for module in found.model.modules():
             if isinstance(module, nn.Dropout):

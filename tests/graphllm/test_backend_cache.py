@@ -10,6 +10,7 @@ import torch
 from graphfm.graphllm import CachedEncoder, Counts, TfidfEncoder
 from graphfm.graphllm.backends.cache import VectorCache, cache_folder
 from graphfm.graphllm.backends.identity import model_identity
+from graphfm.graphllm.stock import Remembered
 
 
 class Letters:
@@ -39,6 +40,38 @@ def test_only_missing_texts_are_encoded_and_each_once(tmp_path):
     second = Letters()
     torch.testing.assert_close(CachedEncoder(second, tmp_path).encode(TEXTS[::-1]), Letters().encode(TEXTS[::-1]))
     assert sorted(second.asked) == ["zebra", "é\udcff"]
+
+
+def test_what_vectors_took_is_remembered_beside_them(tmp_path):
+    class Slow(Letters):
+        def encode(self, texts):
+            time.sleep(0.1)
+            return super().encode(texts)
+
+    first, second = CachedEncoder(Slow(), tmp_path), CachedEncoder(Slow(), tmp_path)
+    first.encode(TEXTS[:4])
+    assert first.seconds >= 0.1
+    second.encode(TEXTS[:4])
+    assert second.encoder.asked == []
+    assert second.seconds == pytest.approx(first.seconds, rel=1e-6)
+    second.encode(TEXTS[:1])
+    assert second.seconds == pytest.approx(first.seconds / 3, rel=1e-6), "one of three different texts"
+    remembered = Remembered(CachedEncoder(Slow(), tmp_path))
+    remembered.encode(TEXTS[:4])
+    assert remembered.seconds == pytest.approx(first.seconds, rel=1e-6)
+    assert remembered.paid < first.seconds
+
+
+def test_a_segment_of_before_there_were_seconds_is_read(tmp_path):
+    CachedEncoder(Letters(), tmp_path).encode(TEXTS)
+    (path,) = tmp_path.glob("*/*.npz")
+    with np.load(path) as found:
+        kept = {name: found[name] for name in ("keys", "rows")}
+    np.savez(path, **kept)
+    again = CachedEncoder(Letters(), tmp_path)
+    torch.testing.assert_close(again.encode(TEXTS), Letters().encode(TEXTS))
+    assert again.encoder.asked == []
+    assert again.seconds == 0
 
 
 def test_nothing_to_encode(tmp_path):

@@ -170,6 +170,14 @@ def test_a_source_with_the_same_classes_is_refused():
     assert not check_disjoint([other], one, most_classes=0.75).any()
     other.label_text = ["red fox", "owl", "bee", "ant"]
     assert not check_disjoint([other], one).any(), "half of them is not more than half"
+    one.label_text, other.label_text = ["ant", "bee", "cow", "doe"], ["ant", "bee", "x", "y"]
+    more = planted(2)
+    more.name, more.label_text = "more", ["cow", "doe", "z", "w"]
+    more.text = [f"yet{i} more{i * 3} of{i * 5} them{i * 11}" for i in range(900)]
+    assert not check_disjoint([other], one).any()
+    assert not check_disjoint([more], one).any()
+    with pytest.raises(ValueError, match="'more' with the sources before it has 4 of the 4 classes"):
+        check_disjoint([other, more], one)
     one.label_text = other.label_text = [f"class {number}" for number in range(4)]  # names that name nothing
     assert not check_disjoint([other], one).any()
 

@@ -4,7 +4,7 @@ import collections
 
 import pytest
 import torch
-from planted import planted
+from planted import edges_shuffled, planted, texts_shuffled
 
 from graphfm.graphllm.backends.base import Answer, Usage
 from graphfm.graphllm.backends.prompts import question
@@ -73,6 +73,31 @@ def test_a_chat_is_scored_by_its_words_and_neighbours_help():
     around = NeighbourChatZeroShot(Votes(data.label_text)).fit().predict(target)
     assert answer_scores(around, data.y)["accuracy"] > accuracy + 0.1
     assert plain.trained == {}
+
+
+class Counts:
+    """A causal model that finds a class name likelier the more often it was told it before the question."""
+
+    def score(self, prompts, labels):
+        words = [collections.Counter(prompt.split(" Question:")[0].split()) for prompt in prompts]
+        return torch.tensor([[float(told[label]) for label in labels] for told in words])
+
+
+@pytest.mark.parametrize("kind", [LMZeroShot, NeighbourLMZeroShot, ChatZeroShot, NeighbourChatZeroShot])
+def test_shuffled_texts_cost_and_shuffled_edges_cost_those_who_read_them(kind):
+    """No model is at fault here: what a good reader could know from the prompt is lost, or it is not."""
+    whole = planted(0, clear=0.6, degree=16, homophily=0.9)
+
+    def accuracy(data):
+        method = kind(Votes(data.label_text) if "chat" in kind.needs else Counts())
+        scores = method.fit().predict(without_labels(data))
+        assert method.trained == {}
+        return answer_scores(scores, data.y)["accuracy"]
+
+    found = accuracy(whole)
+    assert found - accuracy(texts_shuffled(whole)) >= 0.1
+    lost = found - accuracy(edges_shuffled(whole))
+    assert lost >= 0.1 if "structure" in kind.uses else lost == 0
 
 
 def test_unknown_answers_are_rows_of_nan_and_equal_questions_are_asked_once():

@@ -64,7 +64,9 @@ class GLEM(Supervised):
         beta: weight of pseudo-labels in the M-step.
         steps: of AdamW on the language model, in each E-step and before the first.
         batch: labelled texts a step, and as many others.
-        lm_lr: learning rate of the language model; its head takes ten times that.
+        lm_lr: learning rate of the language model.
+        head_lr: learning rate of its head. Vectors of length 1, such as MiniLM's, need large steps: with ten times
+            ``lm_lr`` the head learns next to nothing in so few steps, and its pseudo-labels mislead the graph network.
         hidden: width of the graph network.
         lr: of Adam on the graph network.
         epochs: of the graph network, in each M-step.
@@ -91,6 +93,7 @@ class GLEM(Supervised):
         steps: int = 50,
         batch: int = 16,
         lm_lr: float = 5e-5,
+        head_lr: float = 1e-2,
         hidden: int = 64,
         lr: float = 0.01,
         epochs: int = 100,
@@ -103,7 +106,7 @@ class GLEM(Supervised):
                 f"rounds must not be negative, alpha and beta in [0, 1], got {rounds}, {alpha} and {beta}."
             )
         self.lm, self.rounds, self.alpha, self.beta = tuned_copy(tunable), rounds, alpha, beta
-        self.steps, self.batch, self.lm_lr = steps, batch, lm_lr
+        self.steps, self.batch, self.lm_lr, self.head_lr = steps, batch, lm_lr, head_lr
         self.hidden, self.lr, self.epochs = hidden, lr, epochs
 
     def fit(self, data: Data, split: Split) -> GLEM:
@@ -143,7 +146,7 @@ class GLEM(Supervised):
         others = torch.nonzero(~gold).flatten()
         groups = [
             {"params": self.lm.model.parameters(), "lr": self.lm_lr},
-            {"params": self.head.parameters(), "lr": 10 * self.lm_lr},
+            {"params": self.head.parameters(), "lr": self.head_lr},
         ]
         optimiser = torch.optim.AdamW(groups)
         for _ in range(self.steps):

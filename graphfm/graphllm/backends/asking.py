@@ -37,16 +37,7 @@ def ask_all(chat: ChatClient, questions: Sequence[str], max_tokens: int) -> tupl
             failed = failed or answer
             continue
         told[once[index]] = answer.text
-        spent = _sum(spent, answer.usage)
+        spent = spent + answer.usage
     if failed is not None:
         raise failed
     return [told[text] for text in questions], spent
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        one.prompt_tokens + other.prompt_tokens,
-        one.completion_tokens + other.completion_tokens,
-        one.price + other.price,
-        one.requests + other.requests,
-    )

@@ -41,6 +41,15 @@ class Usage:
     price: float = 0.0
     requests: int = 0
 
+    def __add__(self, other: Usage) -> Usage:
+        """Both together."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.price + other.price,
+            self.requests + other.requests,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:

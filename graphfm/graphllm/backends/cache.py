@@ -1,9 +1,9 @@
 """Vectors of texts on disk, found again by what the text says and what made the vector.
 
-A folder holds segments, npz files of ``keys`` ``[n, 32]`` (sha256 of name and text) and ``rows`` ``[n, ...]``. A
-segment appears whole, by one rename, and is never changed, so any number of processes may read and write at once; two
-that make the same vector store it twice. The checksums of the npz format tell a segment that was cut or altered: it is
-removed with a warning and its texts are encoded again.
+A folder holds segments, npz files of ``keys`` ``[n, 32]`` (sha256 of name and text), ``rows`` ``[n, ...]`` and
+``seconds`` ``[n]``, what each row took to make. A segment appears whole, by one rename, and is never changed, so any
+number of processes may read and write at once; two that make the same vector store it twice. The checksums of the npz
+format tell a segment that was cut or altered: it is removed with a warning and its texts are encoded again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 import uuid
 import warnings
 import zipfile
@@ -44,11 +45,15 @@ class VectorCache:
         name: which model with which settings; another name shares nothing with this one.
         shape: of a row.
         chunk: texts that are encoded, and stored, at a time: what an interrupted run may lose.
+
+    Attributes:
+        seconds: what the rows of the last :meth:`fetch` took when they were made, by whichever process and whenever.
     """
 
     def __init__(self, folder: Path, name: str, shape: tuple[int, ...], chunk: int = 2048) -> None:
         self.folder = folder / hashlib.sha256(name.encode()).hexdigest()[:16]
         self.name, self.shape, self.chunk = name, shape, chunk
+        self.seconds = 0.0
         self._places: dict[bytes, tuple[Path, int]] = {}
         self._seen: set[Path] = set()
 
@@ -56,6 +61,7 @@ class VectorCache:
         """Float32 rows ``[N, *shape]`` of texts; ``make`` is called for those that are missing, each text once."""
         keys = [self._key(text) for text in texts]
         rows = torch.empty(len(texts), *self.shape)
+        self.seconds = 0.0
         self._look()
         missing = self._read(keys, rows)
         owed = dict.fromkeys(keys[index] for index in missing)
@@ -64,12 +70,15 @@ class VectorCache:
         todo = list(owed)
         for at in range(0, len(todo), self.chunk):
             part = todo[at : at + self.chunk]
+            started = time.perf_counter()
             found = make([wanted[key] for key in part]).detach().float().cpu()
+            spent = time.perf_counter() - started
+            self.seconds += spent
             if found.shape != (len(part), *self.shape):
                 raise ValueError(
                     f"{self.name!r} gave {list(found.shape)} for {len(part)} texts; rows must be {list(self.shape)}."
                 )
-            self._store(part, found.numpy())
+            self._store(part, found.numpy(), spent / len(part))
             made.update(zip(part, found, strict=True))
         if missing:
             rows[missing] = torch.stack([made[keys[index]] for index in missing])
@@ -106,13 +115,16 @@ class VectorCache:
                 missing.extend(indices)
             else:
                 rows[indices] = torch.from_numpy(stored)[places]
+                seconds = self._array(path, "seconds")
+                if seconds is not None and seconds.shape == stored.shape[:1]:
+                    self.seconds += float(seconds[list(dict.fromkeys(places))].sum())
         return sorted(missing)
 
     def _array(self, path: Path, name: str) -> np.ndarray | None:
         """An array of a segment; a damaged segment is removed, one that another process removed is just not there."""
         try:
             with np.load(path, allow_pickle=False) as segment:
-                return segment[name]
+                return segment[name] if name != "seconds" or name in segment.files else None  # older ones lack it
         except FileNotFoundError:
             return None
         except _DAMAGED as error:
@@ -120,11 +132,12 @@ class VectorCache:
             path.unlink(missing_ok=True)
             return None
 
-    def _store(self, keys: list[bytes], rows: np.ndarray) -> None:
+    def _store(self, keys: list[bytes], rows: np.ndarray, seconds: float) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
             try:
-                np.savez(file, keys=np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), rows=rows)
+                hashes = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32)
+                np.savez(file, keys=hashes, rows=rows, seconds=np.full(len(keys), seconds))
                 file.flush()
                 os.fsync(file.fileno())
             except BaseException:
@@ -162,6 +175,11 @@ class CachedEncoder:
     def dim(self) -> int:
         """The encoder's."""
         return self.encoder.dim
+
+    @property
+    def seconds(self) -> float:
+        """What the vectors of the last :meth:`encode` took when they were made, in this process or before."""
+        return self._cache.seconds
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Vectors ``[N, D]``, of which only the missing ones are made."""

@@ -136,7 +136,7 @@ class SpreadTexts(ZeroShot):
         edges = adjacency(data, self.device).edge_index
         adj = with_hub(edges, torch.zeros(x.size(0), dtype=torch.long, device=self.device), 1)
         h = self.nodes(x, about, adj)[: x.size(0)]
-        return F.cosine_similarity(h.unsqueeze(1), standardised(classes), dim=2).cpu()
+        return (F.normalize(h, dim=1) @ F.normalize(standardised(classes), dim=1).t()).cpu()
 
     def nodes(self, x: Tensor, about: Tensor, adj: Adjacency) -> Tensor:
         """Nodes ``[T, D]`` and hubs ``[B, D]``, standardised and spread: ``[T + B, D]``."""

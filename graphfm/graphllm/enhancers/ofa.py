@@ -164,11 +164,10 @@ class OFA(_OFA, Supervised):
 class OFAZeroShot(_OFA, ZeroShot):
     """OFA trained on source graphs for a fixed number of steps, then asked about a graph of other classes.
 
-    From a few small sources it learns their classes and not to match a text with a class that it has never seen: on real
-    graphs it stays near chance (``benchmarks/README.md``), also where each step asks about some of the classes alone,
-    as the authors' low-resource tasks do. That says nothing about OFA trained on many graphs. Its default settings were
-    chosen in the supervised form, on one of the graphs that it is measured on. Frozen and trained parts, what is small
-    here, and arguments: :class:`OFA`.
+    From a few small sources it learns their classes and not to match a text with a class that it has never seen: on
+    real graphs it stays near chance (``benchmarks/README.md``), which says nothing about OFA trained on many graphs.
+    Its default settings were chosen in the supervised form, on one of the graphs that it is measured on. Frozen and
+    trained parts, what is small here, and arguments: :class:`OFA`.
     """
 
     family = "zero-shot"

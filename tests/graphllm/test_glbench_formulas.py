@@ -16,6 +16,7 @@ from graphfm.graphllm.enhancers.engine import Ladder
 from graphfm.graphllm.enhancers.ofa_network import OFANetwork, RelationalLayer
 from graphfm.graphllm.enhancers.zerog import describe, standardised, with_hub
 from graphfm.graphllm.enhancers.zerog_frozen import LowRank
+from graphfm.graphllm.protocol import answer_scores
 from graphfm.graphllm.texts import adjacency, as_tag, class_texts, only_labels_of, without_labels
 from graphfm.graphllm.training import train_nodes
 from graphfm.graphllm.zeroshot import TextCosine, TextPropagation
@@ -218,3 +219,15 @@ def test_the_ladder_is_the_formula():
     around = a / a.sum(1, keepdim=True).clamp(min=1) @ z
     slow = torch.cat([z, around], 1) @ ladder.answer.weight.t() + ladder.answer.bias
     torch.testing.assert_close(ladder(states, adjacency(data)), slow)
+
+
+def test_a_node_of_no_words_is_answered_from_its_neighbours_or_not_at_all():
+    data = planted(0, nodes=12)
+    data.text = ["", *data.text[1:11], " "]
+    data.edge_index = torch.tensor([[0, 1], [1, 0]])
+    alone, spread_out = (
+        kind(WordVectors()).fit().predict(without_labels(data)) for kind in (TextCosine, TextPropagation)
+    )
+    assert alone.isnan().all(1).nonzero().flatten().tolist() == [0, 11]
+    assert spread_out.isnan().all(1).nonzero().flatten().tolist() == [11]
+    assert answer_scores(alone, data.y)["unknown_rate"] == pytest.approx(2 / 12)

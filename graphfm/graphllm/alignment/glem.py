@@ -53,7 +53,8 @@ class GLEM(Supervised):
 
     Trained: a copy of the encoder with all its weights and a linear head; a GraphSAGE, anew in each M-step. What is
     given stays as it was. Small here: few rounds and steps, pseudo-labels on all nodes that are not trained on (hard,
-    as in PyG's ``GLEM``), the graph network in full batch. Of the rounds, the one best on validation nodes is kept.
+    as in PyG's ``GLEM``), the graph network in full batch, no dropout in the language model. Of the rounds, the one
+    best on validation nodes is kept.
     Published settings: the weights and learning rates in the authors' commands for RevGAT and GCN
     (``OGB/ogbn-arxiv/README.md``), all combined; GLBench runs the first of each.
 
@@ -105,7 +106,7 @@ class GLEM(Supervised):
             raise ValueError(
                 f"rounds must not be negative, alpha and beta in [0, 1], got {rounds}, {alpha} and {beta}."
             )
-        self.lm, self.rounds, self.alpha, self.beta = tuned_copy(tunable), rounds, alpha, beta
+        self.tunable, self.rounds, self.alpha, self.beta = tunable, rounds, alpha, beta
         self.steps, self.batch, self.lm_lr, self.head_lr = steps, batch, lm_lr, head_lr
         self.hidden, self.lr, self.epochs = hidden, lr, epochs
 
@@ -113,7 +114,7 @@ class GLEM(Supervised):
         """Alternate on the labels of ``split.train``; keep the best round on ``split.val``."""
         split.check(int(data.num_nodes or 0))
         texts, adj, y = node_texts(data), adjacency(data, self.device), data.y.to(self.device)
-        classes = num_classes(data)
+        classes, self.lm = num_classes(data), tuned_copy(self.tunable)
         best, kept = -1.0, None
         with isolated_rng(self.seed, self.device):
             self.head = nn.Linear(self.lm.dim, classes)

@@ -54,7 +54,8 @@ class PATTON(Supervised):
     Published settings: GLBench's learning rate (``run_pretrain.sh`` and ``nc_class_train_cora.sh``).
 
     Args:
-        tunable: an encoder whose ``model`` holds a BERT or RoBERTa, with ``tokenizer`` and ``max_tokens``.
+        tunable: an encoder whose ``model`` holds a BERT or RoBERTa, with ``tokenizer``, ``max_tokens`` and
+            ``autocast``.
         neighbours: most neighbours of a node that are read, drawn anew each time.
         steps: of pretraining.
         batch: edges a step of pretraining; nodes a step of classification are twice that.

@@ -31,7 +31,7 @@ class TextPropagation(ZeroShot):
     """Cosine of ``S^k x_v`` to the vector of ``"name. description"`` of each class; the floor of every zero-shot claim.
 
     Frozen: the encoder. Nothing is trained and nothing is learned from sources, so k cannot be chosen: it is fixed
-    beforehand.
+    beforehand. A node without a word, around which there is none either, has no answer: a row of NaN.
 
     Args:
         encoder: embeds nodes and classes, in one call.
@@ -62,7 +62,8 @@ class TextPropagation(ZeroShot):
         """Cosines ``[N, C]``."""
         x, classes = encode_together(self.encoder, node_texts(data), class_texts(data))
         x = spread(adjacency(data, self.device), F.normalize(x, dim=1).to(self.device), self.k).cpu()
-        return F.normalize(x, dim=1) @ F.normalize(classes, dim=1).t()
+        found = F.normalize(x, dim=1) @ F.normalize(classes, dim=1).t()
+        return found.masked_fill((x == 0).all(dim=1, keepdim=True), torch.nan)
 
 
 class TextCosine(TextPropagation):

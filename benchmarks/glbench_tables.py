@@ -23,6 +23,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -140,8 +141,41 @@ def table(models: str) -> dict[str, object]:
         }
     found["answers"] = answers(cells)
     (folder / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "summary.md").write_text(markdown(found, title=f"Graphs with text, {NAMES[models]}"))
     write_glbench_report(folder, title=f"Graphs with text, {NAMES[models]}")
     return found
+
+
+def markdown(found: dict[str, Any], title: str) -> str:
+    """The same as Markdown: accuracy by method and dataset, then the differences."""
+    lines = [f"# {title}", "", "Accuracy in %, mean and half of the 95 % interval over seeds (how many, if not five)."]
+    for setting in (name for name in found if name != "answers"):
+        methods = found[setting]["methods"]
+        datasets = [name for name in DATASETS if any(name in got for got in methods.values())]
+        lines += ["", f"## {setting.capitalize()}", "", "| | " + " | ".join(datasets) + " | seconds |"]
+        lines.append("|---|" + "---:|" * (len(datasets) + 1))
+        for method, got in methods.items():
+            spent = found[setting]["seconds"][method]
+            cells = [score(*got[name]) if name in got else "" for name in datasets]
+            lines.append(f"| {method} | " + " | ".join(cells) + f" | {'' if math.isnan(spent) else round(spent, 1)} |")
+        if found[setting]["critical_difference"] is not None:
+            lines += ["", f"Friedman: p = {found[setting]['p_value']:.2g}; ranks that differ by less than "
+                      f"{found[setting]['critical_difference']:.2f} cannot be told apart."]  # fmt: skip
+    for question, methods in found["answers"].items():
+        lines += ["", f"## Difference, {question}", "", "| | over datasets | datasets above | below | of |"]
+        lines.append("|---|---:|---:|---:|---:|")
+        for method, got in methods.items():
+            if got is not None:
+                mean, half, _ = got["over datasets"]
+                told = f"{mean:+.1f}" + ("" if half is None else f" ± {half:.1f}")
+                lines.append(f"| {method} | {told} | {got['above']} | {got['below']} | {len(got['by dataset'])} |")
+    return "\n".join(lines) + "\n"
+
+
+def score(mean: float, half: float, count: int) -> str:
+    """``82.1 ± 8.5``, with the number of seeds if it is not five."""
+    interval = "" if math.isnan(half) else f" ± {100 * half:.1f}"
+    return f"{100 * mean:.1f}{interval}" + ("" if count == 5 else f" ({count})")
 
 
 def main() -> None:

@@ -50,7 +50,8 @@ def tuned_copy(
     if layers is not None and rank is not None:
         raise ValueError(f"give layers or rank, not both; got {layers} and {rank}.")
     found = copy.deepcopy(encoder)
-    found.name = f"{encoder.name} tuned {uuid.uuid4().hex}"  # no cache may take its vectors for those of another
+    # No cache may take its vectors for those of what was given, or of another copy.
+    found.name = f"{getattr(encoder, 'name', 'encoder')} tuned {uuid.uuid4().hex}"
     if dropout is not None:
         for module in found.model.modules():
             if isinstance(module, nn.Dropout):

@@ -77,7 +77,7 @@ class GLEM(Supervised):
 
     needs = ("tunable",)
     family = "alignment"
-    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"alpha": (0.5,), "beta": (0.5,)}
+    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"alpha": (0.8,), "beta": (0.05,)}
     published: ClassVar[dict[str, tuple[Any, ...]]] = {
         "alpha": (0.8, 0.5),
         "beta": (0.05, 0.7),
@@ -89,8 +89,8 @@ class GLEM(Supervised):
         tunable: SentenceEncoder,
         *,
         rounds: int = 1,
-        alpha: float = 0.5,
-        beta: float = 0.5,
+        alpha: float = 0.8,
+        beta: float = 0.05,
         steps: int = 50,
         batch: int = 16,
         lm_lr: float = 5e-5,

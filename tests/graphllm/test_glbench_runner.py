@@ -5,15 +5,14 @@ import json
 import pytest
 import torch
 from planted import WordVectors, planted
+from recorders import STOCK, Broken, Recorder, Shy
 from typer.testing import CliRunner
 
 from graphfm.cli import app
-from graphfm.graphllm import Setup, Stock, Supervised, ZeroShot, failures, find_method, methods, run
-from graphfm.graphllm.backends.base import Usage
+from graphfm.graphllm import Setup, Stock, ZeroShot, failures, find_method, methods, run
 from graphfm.graphllm.choose import choose, points
 from graphfm.graphllm.classical import GCN, LabelPropagation, LMHead
 from graphfm.graphllm.commands import _chosen
-from graphfm.graphllm.fingerprint import graph_fingerprint, method_fingerprint
 from graphfm.graphllm.page import write_glbench_report
 from graphfm.graphllm.protocol import glbench_split
 from graphfm.graphllm.runner import FAILURES, RESULTS
@@ -22,49 +21,6 @@ from graphfm.graphllm.stock import Remembered
 from graphfm.graphllm.texts import as_tag
 from graphfm.graphllm.zeroshot import TextCosine, TextPropagation
 from graphfm.results import read
-
-STOCK = Stock(encoder=WordVectors())
-
-
-class Recorder(Supervised):
-    """Answers class 0 and writes down what it was shown."""
-
-    family = "classical"
-    grid = {"bias": (0.0, 1.0)}  # noqa: RUF012
-    seen = []  # noqa: RUF012
-
-    def __init__(self, *, bias=0.0, seed=0, device=None):
-        super().__init__(seed=seed, device=device)
-        self.bias = bias
-
-    def fit(self, data, split):
-        Recorder.seen.append((data, split))
-        return self
-
-    def predict(self, data):
-        assert "y" not in data
-        scores = torch.zeros(data.num_nodes, 4)
-        scores[:, 0] = self.bias
-        scores[:, 1] = 0.5
-        return scores
-
-
-class Shy(Recorder):
-    """Does not answer for every other node."""
-
-    def predict(self, data):
-        scores = super().predict(data)
-        scores[::2] = torch.nan
-        return scores
-
-
-class Broken(Recorder):
-    """Fails on one seed."""
-
-    def fit(self, data, split):
-        if self.seed == 1:
-            raise RuntimeError("out of luck")
-        return self
 
 
 class Curious(ZeroShot):
@@ -123,7 +79,7 @@ def test_what_is_measured_is_not_measured_again(graph, tmp_path):
 
 
 def test_settings_are_chosen_on_validation_nodes(graph):
-    from graphfm.graphllm.texts import as_tag, only_labels_of
+    from graphfm.graphllm.texts import only_labels_of
 
     data = as_tag(graph)
     data.y = torch.where(data.y == 0, 0, 0)  # all is class 0: bias 1 is right, bias 0 is wrong
@@ -291,59 +247,3 @@ def test_command_line(tmp_path):
         refused = command("run", *words, *options)
         assert refused.exit_code == 2
         assert told in " ".join(refused.output.replace("│", " ").split())
-
-
-def test_a_torn_line_of_failures_is_passed_over(graph, tmp_path):
-    run([graph], [Broken], stock=STOCK, out=tmp_path, setup=Setup(grid="one"), seeds=[1])
-    with (tmp_path / FAILURES).open("a") as file:
-        file.write('{"key": "[')
-    assert len(failures(tmp_path)) == 1
-    run([graph], [Broken], stock=STOCK, out=tmp_path, setup=Setup(grid="one"), seeds=[1])
-    assert len((tmp_path / FAILURES).read_text().splitlines()) == 3, "the torn line was closed first"
-    assert len(failures(tmp_path)) == 1
-
-
-def test_cells_of_another_graph_or_another_method_are_not_taken_for_these(graph, tmp_path):
-    class Recorder(Shy):  # as a user's own class of a name that there is already
-        pass
-
-    options = {"stock": STOCK, "out": tmp_path, "setup": Setup(grid="one"), "seeds": [0]}
-    (first,) = run([graph], [globals()["Recorder"]], **options)
-    assert run([graph], [globals()["Recorder"]], **options) == [first]
-    (other,) = run([graph], [Recorder], **options)
-    assert other.metrics["unknown_rate"] > first.metrics["unknown_rate"] == 0
-    changed = graph.clone()
-    changed.text = ["another", *graph.text[1:]]
-    run([changed], [globals()["Recorder"]], **options)
-    assert len(read(tmp_path / RESULTS)) == 3
-    assert graph_fingerprint(graph) != graph_fingerprint(changed)
-    changed = graph.clone()
-    changed.edge_index = graph.edge_index.flip(0)
-    assert graph_fingerprint(graph) != graph_fingerprint(changed)
-    assert method_fingerprint(GCN) == method_fingerprint(GCN) != method_fingerprint(GCN, "published")
-
-
-def test_ranked_over_what_half_of_the_methods_have(tmp_path):
-    graphs = [planted(seed, nodes=100) for seed in range(3)]
-    options = {"stock": STOCK, "out": tmp_path, "setup": Setup(grid="one"), "seeds": [0]}
-    run(graphs[:2], [LMHead, Recorder], **options)
-    run(graphs, [LabelPropagation], **options)
-    run(graphs[:1], [Shy], **options)
-    (found,) = standings(read(tmp_path / RESULTS))
-    assert found.common == ("planted-0", "planted-1"), "one method that is ahead does not end the ranking"
-    told = {line.method: line for line in found.lines}
-    assert {name for name, line in told.items() if line.rank == line.rank} == {"LMHead", "Recorder", "LabelPropagation"}
-    assert told["Shy"].seconds != told["Shy"].seconds, "seconds of one graph are not set beside those of two"
-    assert set(told["Shy"].spent) == {"planted-0"}
-
-
-def test_what_all_settings_spent_is_told(graph):
-    class Paying(Recorder):
-        def predict(self, data):
-            self.usage = Usage(10, 1, 0.5, 1) if self.bias == 0 else Usage()
-            return super().predict(data)
-
-    data = as_tag(graph)
-    split = glbench_split(data, 0)
-    method, _, _ = choose(lambda s: Paying(**s), points(Paying, "small"), data, split)
-    assert method.usage == Usage(10, 1, 0.5, 1), "whichever setting was chosen"

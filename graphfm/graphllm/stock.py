@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -50,12 +50,24 @@ class Remembered:
         """Whether vectors of two calls cannot be compared."""
         return bool(getattr(self.encoder, "transductive", False))
 
+    @property
+    def num_layers(self) -> int:
+        """The encoder's, if it has layers."""
+        return int(self.encoder.num_layers)  # type: ignore[attr-defined]
+
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Vectors ``[N, D]``; what the first encoding of these texts took is added to ``seconds``, once a cell."""
-        key = tuple(texts)
+        return self._once(("", *texts), lambda: self.encoder.encode(texts))
+
+    def hidden(self, texts: Sequence[str], layers: Sequence[int] = (-1,)) -> Tensor:
+        """States ``[N, len(layers), D]`` of an encoder that has layers; counted as vectors are."""
+        encoder: Any = self.encoder
+        return self._once((f"layers {list(layers)}", *texts), lambda: encoder.hidden(texts, layers))
+
+    def _once(self, key: tuple[str, ...], make: Callable[[], Tensor]) -> Tensor:
         if key not in self._made:
             started = time.perf_counter()
-            vectors = self.encoder.encode(texts)
+            vectors = make()
             paid = time.perf_counter() - started
             self._made[key] = vectors, max(paid, getattr(self.encoder, "seconds", 0.0))
             self.paid += paid
@@ -90,6 +102,14 @@ class Stock:
     tunable: Any = None
     lm: CausalLM | None = None
     chat: ChatClient | None = None
+
+    @property
+    def states(self) -> TextEncoder | None:
+        """The encoder, if the states of its layers can be read."""
+        inner: Any = self.encoder
+        while hasattr(inner, "encoder"):
+            inner = inner.encoder  # a cache, or what is remembered of one
+        return self.encoder if hasattr(inner, "hidden") else None
 
     def lacks(self, method: type[Method]) -> list[str]:
         """Which of a method's needs are not there."""

@@ -9,12 +9,17 @@ import urllib.request
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 pytest.importorskip("transformers", reason="the extra llm is not installed")
 
 from graphfm.graphllm import CausalLM, ChatError, Counts, LocalLM, OpenAIChat, SentenceEncoder, TextEncoder
 from graphfm.graphllm.backends import extras
+from graphfm.graphllm.backends.cache import CachedEncoder
+from graphfm.graphllm.backends.tfidf import TfidfEncoder
 from graphfm.graphllm.commands import make_stock
+from graphfm.graphllm.enhancers import EncoderENGINE
+from graphfm.graphllm.stock import Remembered, Stock
 
 TEXTS = [
     "a cat sits on the mat",
@@ -54,6 +59,32 @@ def test_minilm_gives_what_sentence_transformers_gives(encoder):
     assert found[0] @ found[3] > found[0] @ found[2] + 0.2
     assert encoder.count(TEXTS) == Counts(5, empty=1, cut=1)
     assert encoder.encode([]).shape == (0, 384)
+
+
+def test_layers_are_those_of_transformers_and_the_last_is_the_vector(encoder, tmp_path):
+    found = encoder.hidden(TEXTS, layers=(0, 3, -1))
+    assert found.shape == (5, 3, 384)
+    assert torch.equal(found[1], torch.zeros(3, 384))
+    torch.testing.assert_close(F.normalize(found[:, 2], dim=1), encoder.encode(TEXTS), atol=1e-6, rtol=0)
+    inner = encoder.model[0].auto_model
+    with torch.no_grad():
+        alone = inner(**encoder.tokenizer(TEXTS[0], return_tensors="pt"), output_hidden_states=True).hidden_states
+    for place, layer in enumerate((0, 3, 6)):
+        torch.testing.assert_close(found[0, place], alone[layer][0].mean(0), atol=1e-5, rtol=0)
+    cached = CachedEncoder(encoder, tmp_path)
+    assert cached.num_layers == 6
+    assert torch.equal(cached.hidden(TEXTS, (0, 3, -1)), found)
+    assert cached.seconds > 0
+    assert torch.equal(Remembered(CachedEncoder(encoder, tmp_path)).hidden(TEXTS, (0, 3, -1)), found)
+    with pytest.raises(ValueError, match=r"layers must lie in 0\.\.6"):
+        encoder.hidden(TEXTS, layers=(7,))
+
+
+def test_only_an_encoder_with_layers_has_states(encoder):
+    assert Stock(encoder=CachedEncoder(encoder)).states is not None
+    assert Stock(encoder=Remembered(CachedEncoder(encoder))).lacks(EncoderENGINE) == []
+    assert Stock(encoder=TfidfEncoder()).lacks(EncoderENGINE) == ["states"]
+    assert Stock().states is None
 
 
 def test_bfloat16_is_near_and_named(encoder):

@@ -14,16 +14,17 @@ from graphfm.graphllm.texts import as_tag, only_labels_of, without_labels
 HERE = {
     name: kind
     for name, kind in methods().items()
-    if set(kind.needs) <= {"encoder", "lm"}
+    if set(kind.needs) <= {"encoder", "lm", "states"}
     and kind.family != "predictor"
     and not (kind.family == "zero-shot" and "lm" in kind.needs)
     and name != "LocalTAPE"
 }
-MODELS = {"encoder": WordVectors(), "lm": TwoLayers()}
+MODELS = {"encoder": WordVectors(), "lm": TwoLayers(), "states": TwoLayers()}
 # Settings that make a method small; those with networks of their own say how many labels a class they get.
 SMALL = {name: {"epochs": 50} for name, kind in HERE.items() if hasattr(kind, "backbone")} | {
     "CorrectAndSmooth": {"epochs": 50, "smooth_alpha": 0.5, "correct_alpha": 0.5},
     "ENGINE": {"epochs": 50},
+    "EncoderENGINE": {"epochs": 50},
     "FrozenZeroG": {"steps": 20, "rounds": 3},
     "OFA": {"steps": 150, "hidden": 32, "hops": 1, "at_most": 12, "lr": 5e-3},
     "OFAZeroShot": {"steps": 150, "hidden": 32, "hops": 1, "at_most": 12, "lr": 5e-3},
@@ -37,6 +38,7 @@ KIND = {"CorrectAndSmooth": "sparse", "LinearGNNs": "easy", "OFA": "easy", "OFAZ
 # What is trained, by the beginning of the parameters' names; nothing where a method is not here.
 TRAINED = {name: {"network"} for name, kind in HERE.items() if hasattr(kind, "backbone")} | {
     "ENGINE": {"ladder"},
+    "EncoderENGINE": {"ladder"},
     "FrozenZeroG": {"map"},
     "OFA": {"network"},
     "OFAZeroShot": {"network"},

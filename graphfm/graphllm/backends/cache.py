@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,6 +155,9 @@ class CachedEncoder:
         encoder: what encodes; its ``name`` is part of every key.
         folder: of the cache; see :func:`cache_folder`.
 
+    Attributes:
+        seconds: what was asked for last took when it was made, in this process or before.
+
     Raises:
         ValueError: an encoder whose vectors depend on the other texts of the call (``transductive``).
     """
@@ -164,7 +168,10 @@ class CachedEncoder:
                 f"encoder {encoder.name!r} makes a text's vector depend on the other texts; use it as it is."
             )
         self.encoder = encoder
-        self._cache = VectorCache(cache_folder(folder), encoder.name, (encoder.dim,))
+        self._folder = cache_folder(folder)
+        self._cache = VectorCache(self._folder, encoder.name, (encoder.dim,))
+        self._states: dict[str, VectorCache] = {}
+        self.seconds = 0.0
 
     @property
     def name(self) -> str:
@@ -176,14 +183,26 @@ class CachedEncoder:
         """The encoder's."""
         return self.encoder.dim
 
-    @property
-    def seconds(self) -> float:
-        """What the vectors of the last :meth:`encode` took when they were made, in this process or before."""
-        return self._cache.seconds
-
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Vectors ``[N, D]``, of which only the missing ones are made."""
-        return self._cache.fetch(check_texts(texts), self.encoder.encode)
+        found = self._cache.fetch(check_texts(texts), self.encoder.encode)
+        self.seconds = self._cache.seconds
+        return found
+
+    @property
+    def num_layers(self) -> int:
+        """The encoder's, if it has layers."""
+        return int(self.encoder.num_layers)  # type: ignore[attr-defined]
+
+    def hidden(self, texts: Sequence[str], layers: Sequence[int] = (-1,)) -> Tensor:
+        """Mean states ``[N, len(layers), D]`` of an encoder that has layers; only the missing ones are made."""
+        encoder: Any = self.encoder
+        name = f"{self.name} layers={','.join(map(str, layers))} pool=mean"
+        if name not in self._states:
+            self._states[name] = VectorCache(self._folder, name, (len(layers), encoder.dim), chunk=256)
+        found = self._states[name].fetch(check_texts(texts), lambda missing: encoder.hidden(missing, layers))
+        self.seconds = self._states[name].seconds
+        return found
 
     def count(self, texts: Sequence[str]) -> Counts:
         """The encoder's, whatever is cached."""

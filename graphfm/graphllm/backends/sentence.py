@@ -100,6 +100,44 @@ class SentenceEncoder:
                 vectors[[full[i] for i in part]] = self._read([ids[i] for i in part]).float().cpu()
         return vectors
 
+    @property
+    def num_layers(self) -> int:
+        """L: layers run from 0 (the embeddings) to L, or -1 for the last."""
+        return int(self._layered().config.num_hidden_layers)
+
+    def hidden(self, texts: Sequence[str], layers: Sequence[int] = (-1,)) -> Tensor:
+        """States of layers, a text's tokens averaged, ``[N, len(layers), D]`` on the CPU; zeros without a word.
+
+        Raises:
+            TypeError: something that is no string.
+            ValueError: a layer that there is none of.
+        """
+        found, most = check_texts(texts), self.num_layers
+        if not layers or not all(-most - 1 <= layer <= most for layer in layers):
+            raise ValueError(f"layers must lie in 0..{most} (or count from -1), got {list(layers)}.")
+        full = [index for index, text in enumerate(found) if text.strip()]
+        ids = self._ids([found[index] for index in full])
+        order = sorted(range(len(ids)), key=lambda at: len(ids[at]))
+        model = self._layered().eval()
+        out = torch.zeros(len(found), len(layers), int(model.config.hidden_size))
+        with torch.inference_mode(), self.autocast():
+            for at in range(0, len(order), self.batch):
+                part = order[at : at + self.batch]
+                rows = self.tokenizer.pad({"input_ids": [ids[i] for i in part]}, return_tensors="pt").to(self.device)
+                states = model(**rows, output_hidden_states=True).hidden_states
+                seen = rows["attention_mask"].unsqueeze(-1)
+                means = [(states[layer].float() * seen).sum(1) / seen.sum(1) for layer in layers]
+                out[[full[i] for i in part]] = torch.stack(means, dim=1).cpu()
+        return out
+
+    def _layered(self) -> Any:
+        """The encoder of transformers inside."""
+        for module in self.model.modules():
+            ours = type(module).__module__.startswith("transformers")  # SentenceTransformer shows a config as well
+            if ours and hasattr(getattr(module, "config", None), "num_hidden_layers"):
+                return module
+        raise ValueError(f"{self.name!r} has no layers of transformers to read.")
+
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Vectors ``[N, D]`` on the device, in one batch and with gradients, to fine-tune ``model``; no zeros here."""
         return self._read(self._ids(check_texts(texts)))

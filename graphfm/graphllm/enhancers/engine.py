@@ -21,7 +21,7 @@ from graphfm.rng import isolated_rng
 if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import CausalLM
 
-__all__ = ["ENGINE", "Ladder"]
+__all__ = ["ENGINE", "EncoderENGINE", "Ladder"]
 
 
 class Ladder(nn.Module):
@@ -112,7 +112,7 @@ class ENGINE(Supervised):
 
     def states(self, data: Data) -> Tensor:
         """``[N, L, D]`` on the device, cached on disk; ``scaled`` to mean square 1 a node and layer, if asked for."""
-        found = cached_hidden(self.lm, node_texts(data), self.layers).to(self.device)
+        found = self.read(node_texts(data)).to(self.device)
         if not self.scaled:
             return found
         return found / found.square().mean(dim=2, keepdim=True).sqrt().clamp(min=1e-6)
@@ -136,7 +136,28 @@ class ENGINE(Supervised):
             )
         return self
 
+    def read(self, texts: list[str]) -> Tensor:
+        """States ``[N, L, D]`` of the layers, cached on disk."""
+        return cached_hidden(self.lm, texts, self.layers)
+
     @torch.no_grad()
     def predict(self, data: Data) -> Tensor:
         """Class probabilities ``[N, C]``."""
         return self.ladder(self.states(data), adjacency(data, self.device)).softmax(1).cpu()
+
+
+class EncoderENGINE(ENGINE):
+    """:class:`ENGINE` beside a text encoder, whose layers are read in place of a causal language model's.
+
+    Args:
+        states: an encoder with ``hidden`` and ``num_layers``; the mean of a text's tokens is read of each layer.
+    """
+
+    needs = ("states",)
+
+    def __init__(self, states: Any, **settings: Any) -> None:
+        super().__init__(states, **settings)
+
+    def read(self, texts: list[str]) -> Tensor:
+        """States ``[N, L, D]`` of the layers."""
+        return self.lm.hidden(texts, self.layers)

@@ -53,7 +53,7 @@ class GIANT(Supervised):
         branches: into how many clusters, level by level.
         at_most: nodes with that many neighbours or more are not learned from (as in PECOS); they are neighbours still.
         rank: train LoRA of that rank in the encoder; all its weights if not given.
-        lm_lr: learning rate of the encoder, in AdamW.
+        lm_lr: learning rate of the encoder, in AdamW; at 1e-4 the vectors of short texts fall together.
         head_lr: learning rate of the heads.
         steps: batches on each level.
         batch: texts a step.
@@ -69,7 +69,7 @@ class GIANT(Supervised):
 
     needs = ("tunable",)
     family = "enhancer"
-    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden": (64,)}
+    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"lm_lr": (5e-5, 1e-5)}
     published: ClassVar[dict[str, tuple[Any, ...]]] = {
         "hidden": (64, 128, 256),
         "dropout": (0.3, 0.5, 0.6),
@@ -83,7 +83,7 @@ class GIANT(Supervised):
         branches: Sequence[int] = (8, 8),
         at_most: int = 1000,
         rank: int | None = None,
-        lm_lr: float = 1e-4,
+        lm_lr: float = 5e-5,
         head_lr: float = 1e-2,
         steps: int = 50,
         batch: int = 16,

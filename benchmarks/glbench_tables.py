@@ -141,15 +141,25 @@ def table(models: str) -> dict[str, object]:
             "seconds": {line.method: line.seconds for line in one.lines},
         }
     found["answers"] = answers(cells)
-    (folder / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "summary.json").write_text(json.dumps(defined(found), indent=1) + "\n")
     (folder / "summary.md").write_text(markdown(found, title=f"Graphs with text, {NAMES[models]}"))
     write_glbench_report(folder, title=f"Graphs with text, {NAMES[models]}")
     return found
 
 
+def defined(value: Any) -> Any:
+    """The same with null in place of NaN, which is no JSON."""
+    if isinstance(value, dict):
+        return {key: defined(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [defined(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def markdown(found: dict[str, Any], title: str) -> str:
     """The same as Markdown: accuracy by method and dataset, then the differences."""
-    lines = [f"# {title}", "", "Accuracy in %, mean and half of the 95 % interval over seeds (how many, if not five)."]
+    lines = [f"# {title}", "", "Accuracy in %, mean and half of the 95 % interval over seeds (how many, if not five).",
+             "Over datasets, cora and cora_ml count as one: they share most of their texts."]  # fmt: skip
     for setting in (name for name in found if name != "answers"):
         methods = found[setting]["methods"]
         datasets = [name for name in DATASETS if any(name in got for got in methods.values())]
@@ -159,7 +169,7 @@ def markdown(found: dict[str, Any], title: str) -> str:
             spent = found[setting]["seconds"][method]
             cells = [score(*got[name]) if name in got else "" for name in datasets]
             lines.append(f"| {method} | " + " | ".join(cells) + f" | {'' if math.isnan(spent) else round(spent, 1)} |")
-        if found[setting]["critical_difference"] is not None:
+        if not math.isnan(found[setting]["p_value"] or math.nan):  # two methods or two datasets are too few
             lines += ["", f"Friedman: p = {found[setting]['p_value']:.2g}; ranks that differ by less than "
                       f"{found[setting]['critical_difference']:.2f} cannot be told apart."]  # fmt: skip
     for question, methods in found["answers"].items():
@@ -193,7 +203,7 @@ def main() -> None:
         only = [name for name in options.only.split(",") if name]
         run(options.models, options.seeds, options.minutes, options.datasets.split(","), only)
     else:
-        print(json.dumps(table(options.models), indent=1))
+        print(json.dumps(defined(table(options.models)), indent=1))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,8 @@ def run(models: str, seeds: int, minutes: float, datasets: list[str], only: list
     for kinds, seed, setting in itertools.product(rounds(models), range(seeds), ("supervised", "zero-shot")):
         zero = setting == "zero-shot"
         wanted = [k for k in kinds if issubclass(k, ZeroShot) == zero and (not only or k.__name__ in only)]
+        if not wanted:
+            continue
         # Targets with the same sources share what was fitted on them, if they are asked together.
         for targets in [graphs] if zero and models != "tiny" else [[graph] for graph in graphs]:
             if time.monotonic() > end:

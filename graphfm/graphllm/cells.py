@@ -32,12 +32,13 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A graph to be answered on: with all its labels for the score, what it may be learned from, and a hash of both."""
+    """A graph to be answered on, with all its labels for the score; its sources; hashes of all, and of the sources."""
 
     data: Data
     sources: tuple[Data, ...]
     left_out: Tensor
     fingerprint: str
+    taught: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +97,7 @@ class Cell:
         kind, given = self.method, {**self.stock.of(self.method), "seed": self.seed, "device": self.setup.device}
         if issubclass(kind, ZeroShot):
             sources = self.target.sources
-            names = [str(one.name) for one in sources]
-            fit = fits.of(kind, self.seed, names, lambda: kind(**given).fit(sources), self.stock)
+            fit = fits.of(kind, self.seed, self.target.taught, lambda: kind(**given).fit(sources), self.stock)
             return Answer(fit.method.predict(without_labels(self.target.data)), fit.method, {}, fit)
         grid = self.setup.grid if self.setup.setting == "supervised" else "one"
         if not issubclass(kind, Supervised):
@@ -121,13 +121,13 @@ def make_target(data: Data, setup: Setup, sources: Sequence[Data], leave_out: bo
     seen = torch.zeros(tag.y.numel(), dtype=torch.bool)
     for source in _as_tags(sources, setup):
         try:
-            seen = check_disjoint([*kept, source], tag)
+            seen |= check_disjoint([source], tag, before=kept)
             kept.append(source)
         except ValueError as error:
             if not leave_out:
                 raise
             _log.info("%s", error)
-    return Target(tag, tuple(kept), seen, graph_fingerprint(tag, *kept))
+    return Target(tag, tuple(kept), seen, graph_fingerprint(tag, *kept), graph_fingerprint(*kept))
 
 
 def _as_tags(sources: Sequence[Data], setup: Setup) -> Iterator[Data]:

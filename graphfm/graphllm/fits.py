@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from graphfm.graphllm.method import ZeroShot
 from graphfm.graphllm.stock import Remembered, Stock
@@ -36,15 +36,13 @@ class Fits:
 
     def __init__(self) -> None:
         self._seed: int | None = None
-        self._kept: dict[tuple[type[ZeroShot], tuple[str, ...]], Fit] = {}
+        self._kept: dict[tuple[type[ZeroShot], str], Fit] = {}
 
-    def of(
-        self, kind: type[ZeroShot], seed: int, sources: Sequence[str], make: Callable[[], ZeroShot], stock: Stock
-    ) -> Fit:
-        """The fit of a method on sources of these names, made by ``make`` where there is none yet."""
+    def of(self, kind: type[ZeroShot], seed: int, sources: str, make: Callable[[], ZeroShot], stock: Stock) -> Fit:
+        """The fit of a method on the sources of this fingerprint, made by ``make`` where there is none yet."""
         if seed != self._seed:
             self._seed, self._kept = seed, {}
-        key = kind, tuple(sources)
+        key = kind, sources
         if key in self._kept:
             self._kept[key].used = True
             return self._kept[key]

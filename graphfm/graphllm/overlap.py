@@ -51,12 +51,20 @@ def near_duplicates(texts: Sequence[str], others: Sequence[str], *, at_least: fl
     return torch.from_numpy(found)
 
 
-def check_disjoint(sources: Sequence[Data], target: Data, *, most: float = 0.01, most_classes: float = 0.5) -> Tensor:
+def check_disjoint(
+    sources: Sequence[Data],
+    target: Data,
+    *,
+    before: Sequence[Data] = (),
+    most: float = 0.01,
+    most_classes: float = 0.5,
+) -> Tensor:
     """Refuse a target that a source has seen; name the nodes whose text a source holds.
 
     Args:
         sources: graphs that are learned from.
         target: the graph to be answered on.
+        before: sources whose texts were compared already; their classes count beside those of ``sources``.
         most: share of the target's texts that may be near-duplicates of a source's.
         most_classes: share of the target's classes that the sources together may have under the same names: who has
             seen labelled nodes of a class answers for it from experience, on whatever graph it was. Graphs whose
@@ -71,7 +79,7 @@ def check_disjoint(sources: Sequence[Data], target: Data, *, most: float = 0.01,
     """
     seen = torch.zeros(int(target.num_nodes or 0), dtype=torch.bool)
     name, classes = str(target.get("name", "target")), _class_names(target)
-    known: set[str] = set()
+    known: set[str] = set().union(*(_class_names(source) for source in before))
     for source in sources:
         other = str(source.get("name", "source"))
         if other == name:

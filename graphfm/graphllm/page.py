@@ -141,7 +141,8 @@ def _dataset(one: Standings, name: str) -> str:
     lines = [line for line in one.lines if name in line.accuracy]
     lines.sort(key=lambda line: -line.accuracy[name].mean if not math.isnan(line.accuracy[name].mean) else 1.0)
     most = max(line.accuracy[name].n for line in lines)
-    body = "".join(_row(line, name, best=line is lines[0], most=most) for line in lines)
+    best = next(line for line in lines if line.accuracy[name].n == most)  # fewer seeds are no comparison
+    body = "".join(_row(line, name, best=line is best, most=most) for line in lines)
     heads = "".join(f'<th class="number" scope="col">{text}</th>' for text in ("accuracy", "macro-F1", "seconds"))
     seeds = f"{most} seed{'s' if most != 1 else ''}"
     return (

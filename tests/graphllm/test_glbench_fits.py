@@ -6,6 +6,8 @@ import torch
 from planted import WordVectors, planted
 
 from graphfm.graphllm import Setup, Stock, ZeroShot, run
+from graphfm.graphllm.fingerprint import graph_fingerprint
+from graphfm.graphllm.fits import Fits
 
 STOCK = Stock(encoder=WordVectors())
 
@@ -54,3 +56,18 @@ def test_targets_share_what_was_fitted_on_the_same_sources(tmp_path):
     assert all(one.seconds >= 0.2 and one.metrics["encode_seconds"] > 0 for one in found), "each cell tells the cost"
     run([own], [Learner], out=tmp_path, sources=[source, own_source], seeds=[1], **options)
     assert Learner.fitted[2:] == [(1, ["source", "other"])]
+
+
+def test_sources_of_one_name_are_told_apart_by_what_they_hold():
+    fits, made = Fits(), []
+
+    def make():
+        made.append(Learner(WordVectors()).fit([]))
+        return made[-1]
+
+    one, two = planted(0, nodes=20), planted(1, nodes=20)
+    one.name = two.name = "data"
+    keys = [graph_fingerprint(one), graph_fingerprint(two), graph_fingerprint(one)]
+    found = [fits.of(Learner, 0, key, make, STOCK).method for key in keys]
+    assert found == [made[0], made[1], made[0]]
+    assert fits.of(Learner, 1, keys[0], make, STOCK).method is made[2], "another seed"

@@ -178,6 +178,8 @@ def test_a_source_with_the_same_classes_is_refused():
     assert not check_disjoint([more], one).any()
     with pytest.raises(ValueError, match="'more' with the sources before it has 4 of the 4 classes"):
         check_disjoint([other, more], one)
+    with pytest.raises(ValueError, match="'more' with the sources before it has 4 of the 4 classes"):
+        check_disjoint([more], one, before=[other])
     one.label_text = other.label_text = [f"class {number}" for number in range(4)]  # names that name nothing
     assert not check_disjoint([other], one).any()
 

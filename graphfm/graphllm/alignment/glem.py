@@ -66,8 +66,7 @@ class GLEM(Supervised):
         steps: of AdamW on the language model, in each E-step and before the first.
         batch: labelled texts a step, and as many others.
         lm_lr: learning rate of the language model.
-        head_lr: learning rate of its head. Vectors of length 1, such as MiniLM's, need large steps: with ten times
-            ``lm_lr`` the head learns next to nothing in so few steps, and its pseudo-labels mislead the graph network.
+        head_lr: learning rate of its head, which starts anew and may read vectors of length 1, as MiniLM's are.
         hidden: width of the graph network.
         lr: of Adam on the graph network.
         epochs: of the graph network, in each M-step.

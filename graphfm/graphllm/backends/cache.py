@@ -199,7 +199,7 @@ class CachedEncoder:
         encoder: Any = self.encoder
         name = f"{self.name} layers={','.join(map(str, layers))} pool=mean"
         if name not in self._states:
-            self._states[name] = VectorCache(self._folder, name, (len(layers), encoder.dim), chunk=256)
+            self._states[name] = VectorCache(self._folder, name, (len(layers), encoder.state_dim), chunk=256)
         found = self._states[name].fetch(check_texts(texts), lambda missing: encoder.hidden(missing, layers))
         self.seconds = self._states[name].seconds
         return found

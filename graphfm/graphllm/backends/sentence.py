@@ -31,8 +31,8 @@ class SentenceEncoder:
         batch: texts at a time; else 8 on a CPU, where padding costs more than calls do, and 128 on a GPU.
         max_tokens: cut texts after that many tokens, if that is shorter than the model's own limit.
         precision: ``"bfloat16"`` reads, and trains, with products of matrices in that type; weights and vectors stay
-            float32. On processors with such instructions it is two to three times as fast, and vectors move a little
-            (``benchmarks/graphllm.py`` says how far). Its vectors are cached apart.
+            float32. On processors with such instructions it is faster, and vectors move a little
+            (``benchmarks/graphllm.py`` says how much of either). Its vectors are cached apart.
 
     Raises:
         ImportError: the extra ``llm`` or the packaged model is not installed.
@@ -105,6 +105,11 @@ class SentenceEncoder:
         """L: layers run from 0 (the embeddings) to L, or -1 for the last."""
         return int(self._layered().config.num_hidden_layers)
 
+    @property
+    def state_dim(self) -> int:
+        """The width of a layer's states, which a dense layer behind them may make another than that of the vectors."""
+        return int(self._layered().config.hidden_size)
+
     def hidden(self, texts: Sequence[str], layers: Sequence[int] = (-1,)) -> Tensor:
         """States of layers, a text's tokens averaged, ``[N, len(layers), D]`` on the CPU; zeros without a word.
 
@@ -119,7 +124,7 @@ class SentenceEncoder:
         ids = self._ids([found[index] for index in full])
         order = sorted(range(len(ids)), key=lambda at: len(ids[at]))
         model = self._layered().eval()
-        out = torch.zeros(len(found), len(layers), int(model.config.hidden_size))
+        out = torch.zeros(len(found), len(layers), self.state_dim)
         with torch.inference_mode(), self.autocast():
             for at in range(0, len(order), self.batch):
                 part = order[at : at + self.batch]

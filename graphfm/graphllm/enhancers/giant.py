@@ -53,7 +53,7 @@ class GIANT(Supervised):
         branches: into how many clusters, level by level.
         at_most: nodes with that many neighbours or more are not learned from (as in PECOS); they are neighbours still.
         rank: train LoRA of that rank in the encoder; all its weights if not given.
-        lm_lr: learning rate of the encoder, in AdamW; at 1e-4 the vectors of short texts fall together.
+        lm_lr: learning rate of the encoder, in AdamW.
         head_lr: learning rate of the heads.
         steps: batches on each level.
         batch: texts a step.

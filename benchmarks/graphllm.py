@@ -1,6 +1,7 @@
 """Language-model backends beside named references, in one run, on one thread: ``python benchmarks/graphllm.py``.
 
-Encoding beside ``SentenceTransformer.encode`` with its defaults; a warm cache beside its aim of a second; all labels of
+Encoding beside ``SentenceTransformer.encode`` with its defaults; a step that tunes all of an encoder beside one of
+SentenceTransformer and AdamW with theirs; a warm cache beside its aim of a second; all labels of
 a prompt in one pass beside a pass for each label; the subgraph prompts of OFA, ZeroG and LLaGA for all nodes of Cora
 (GRAPHFM_DATA/tag; vectors of 384 stand for its texts) beside their aim of 5 seconds. ``--quick``: a few texts, another
 graph, to see that everything runs; writes nothing. ``--part NAME`` measures one part and leaves the others as they are
@@ -30,9 +31,10 @@ from graphfm.graphllm.enhancers.ego_prompts import egos, prompts
 from graphfm.graphllm.enhancers.zerog import with_hub
 from graphfm.graphllm.predictors.llaga import LLaGANeighbours, hops
 from graphfm.graphllm.texts import adjacency
+from graphfm.graphllm.tuned import tuned_copy
 from graphfm.results import environment
 
-AIMS = {"encode": 1.0, "warm cache": 1.0, "labels": 3.0, "subgraph prompts": 1.0}
+AIMS = {"encode": 1.0, "tune": 1.0, "warm cache": 1.0, "labels": 3.0, "subgraph prompts": 1.0}
 
 
 def seconds(work: Callable[[], Any], repeats: int) -> float:
@@ -66,6 +68,35 @@ def against(theirs: Any, wanted: torch.Tensor, texts: list[str], repeats: int, p
     return {"part": "encode", "what": f"MiniLM, {len(texts)} texts, {precision}", "seconds": mine,
             "reference": reference, "against": "SentenceTransformer.encode", "ratio": reference / mine,
             "lowest_cosine": float(cosine.min()), "texts_per_second": len(texts) / mine}  # fmt: skip
+
+
+def tune(texts: list[str], repeats: int) -> list[dict[str, Any]]:
+    """A step of AdamW on all weights of MiniLM, the texts being one batch cut after 128 tokens; dropout is on."""
+    theirs: Any = SentenceEncoder().model.train()
+    plain = torch.optim.AdamW(theirs.parameters(), lr=1e-5)
+
+    def their_step() -> None:
+        plain.zero_grad()
+        tokens = theirs.tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt")
+        theirs(dict(tokens))["sentence_embedding"].square().sum().backward()
+        plain.step()
+
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        encoder = tuned_copy(SentenceEncoder(max_tokens=128, precision=precision))
+        encoder.model.train()
+        fused = torch.optim.AdamW(encoder.model.parameters(), lr=1e-5, fused=True)
+
+        def step(encoder: SentenceEncoder = encoder, fused: torch.optim.Optimizer = fused) -> None:
+            fused.zero_grad()
+            encoder.embed(texts).square().sum().backward()
+            fused.step()
+
+        mine, reference = in_turns(step, their_step, repeats + 1)
+        rows.append({"part": "tune", "what": f"MiniLM, a batch of {len(texts)} texts, {precision}", "seconds": mine,
+                     "reference": reference, "against": "SentenceTransformer, AdamW",
+                     "ratio": reference / mine})  # fmt: skip
+    return rows
 
 
 class Stored:
@@ -167,6 +198,8 @@ def measure(part: str, quick: bool) -> list[dict[str, Any]]:
     names = [str(name) for name in data.label_text][:7]
     if part == "encode":
         return encode(texts[: 16 if quick else 256], 1 if quick else 2)
+    if part == "tune":
+        return tune(sorted(texts, key=len)[-16:], 1 if quick else 5)
     if part == "subgraph prompts":
         return subgraph_prompts(data if quick else graphfm.load("tag/cora"), 1 if quick else 3)
     if part == "warm cache":

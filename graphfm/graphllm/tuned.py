@@ -109,7 +109,7 @@ def fit_batches(
         validate: gives a score, larger is better; called in evaluation mode without gradients.
         patience: passes.
     """
-    optimiser = torch.optim.AdamW(list(groups))
+    optimiser = torch.optim.AdamW(list(groups), fused=True)
     total = max(1, epochs * math.ceil(nodes.numel() / batch))
     warm = max(1, total // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphfm.nn import dropout
+from graphfm.nn import QuickDropout, dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])
@@ -54,3 +54,20 @@ def test_a_seed_decides() -> None:
     torch.manual_seed(3)
     assert torch.equal(first, dropout(x, 0.5, True))
     assert not torch.equal(first, second)
+
+
+def test_modules_of_others_draw_as_ours_within_the_context() -> None:
+    """The same numbers as :func:`dropout`, in training alone; what is to change its input does; torch's own outside."""
+    x, module = torch.randn(40, 9), torch.nn.Dropout(0.25)
+    torch.manual_seed(3)
+    wanted = dropout(x, 0.25, True)
+    torch.manual_seed(3)
+    with QuickDropout():
+        found = module(x)
+        changed = x.clone()
+        assert torch.nn.functional.dropout(changed, p=0.5, inplace=True) is changed
+        assert torch.equal(module.eval()(x), x)
+    assert torch.equal(found, wanted)
+    assert bool((changed == 0).any())
+    torch.manual_seed(3)
+    assert not torch.equal(module.train()(x), wanted)

@@ -148,7 +148,7 @@ class GLEM(Supervised):
             {"params": self.lm.model.parameters(), "lr": self.lm_lr},
             {"params": self.head.parameters(), "lr": self.head_lr},
         ]
-        optimiser = torch.optim.AdamW(groups)
+        optimiser = torch.optim.AdamW(groups, fused=True)
         for _ in range(self.steps):
             nodes = _some(train, self.batch)
             if pseudo is not None:

@@ -114,7 +114,7 @@ class SpreadTexts(ZeroShot):
             )
         with isolated_rng(self.seed, self.device):
             modules = self.start()
-            optimiser = torch.optim.AdamW(self.train_only(modules), lr=self.lr)
+            optimiser = torch.optim.AdamW(self.train_only(modules), lr=self.lr, fused=True)
             ready = [(graph, self.reader(graph), adjacency(graph)) for graph in graphs]
             generator = torch.Generator().manual_seed(self.seed)
             for module in modules.values():

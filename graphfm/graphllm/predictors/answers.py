@@ -119,7 +119,7 @@ def train_answers(
         batch: nodes a step.
         beside: one more loss a step, of another task.
     """
-    optimiser = torch.optim.AdamW(parameters, lr, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(parameters, lr, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-split.train.numel() // batch))
     best, kept = -1.0, None
     for epoch in range(epochs):

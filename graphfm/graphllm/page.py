@@ -203,6 +203,8 @@ def _measured(cells: Sequence[Result]) -> str:
         ),
         ("models", _models(cells)),
         ("texts", _texts(cells)),
+        ("texts told in part", _shortened(cells)),
+        ("prompts that lost their middle", _cut_prompts(cells)),
         ("labels", ", ".join(sorted({str(one.settings.get("labels")) for one in cells}))),
         ("device", ", ".join(sorted({str(one.settings.get("device")) for one in cells}))),
         ("versions", ", ".join(sorted({f"{k} {v}" for one in cells for k, v in one.versions.items()}))),
@@ -223,6 +225,28 @@ def _texts(cells: Sequence[Result]) -> str:
         and (model := next((one.settings[n] for n in _READERS if n in one.settings), None))
     }
     return "; ".join(sorted(found))
+
+
+def _shortened(cells: Sequence[Result]) -> str:
+    """What methods cut before anything reads it."""
+    found = {
+        f"{one.dataset}: {one.metrics['texts_shortened']:.0f} by {one.method}"
+        for one in cells
+        if one.metrics.get("texts_shortened")
+    }
+    return "; ".join(sorted(found))
+
+
+def _cut_prompts(cells: Sequence[Result]) -> str:
+    """The share that was longer than a language model reads, of all that a method put to it."""
+    asked: dict[str, tuple[float, float]] = {}
+    for one in cells:
+        if "prompts_cut" in one.metrics:
+            read, cut = asked.get(one.method, (0.0, 0.0))
+            asked[one.method] = read + one.metrics["prompts"], cut + one.metrics["prompts_cut"]
+    return "; ".join(
+        f"{method}: {100 * cut / max(read, 1.0):.1f} % of {read:,.0f}" for method, (read, cut) in sorted(asked.items())
+    )
 
 
 def _models(cells: Sequence[Result]) -> str:

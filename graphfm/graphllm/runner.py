@@ -15,6 +15,7 @@ from torch_geometric.data import Data
 
 from graphfm.device import as_device
 from graphfm.graphllm.backends.base import Counts
+from graphfm.graphllm.backends.ledger import Ledger
 from graphfm.graphllm.cells import Cell, make_target
 from graphfm.graphllm.cost import measured
 from graphfm.graphllm.fits import Fits
@@ -111,8 +112,11 @@ def _measure(cell: Cell, fits: Fits, counted: dict[tuple[str, str], Counts], fol
     """Run a cell and write it down; None where it fails."""
     empty = cell.empty()
     encoder = cell.stock.encoder
+    ledger: Ledger | None = getattr(cell.stock.lm, "ledger", None) if "lm" in cell.method.needs else None
     if isinstance(encoder, Remembered):
         encoder.new_cell()
+    if ledger is not None:
+        ledger.clear()
     try:
         split = cell.split()
         with measured(as_device(cell.setup.device)) as cost:
@@ -124,12 +128,16 @@ def _measure(cell: Cell, fits: Fits, counted: dict[tuple[str, str], Counts], fol
     except Exception as error:  # one method's failure must not end the grid
         _fail(empty, error, folder)
         return None
-    metrics |= _texts(cell, counted)
+    metrics |= _texts(cell, answer.method, counted)
     metrics |= _spent(answer.method) | {"left_out": float(cell.target.left_out.sum())}
     seconds, memory = cost.seconds, cost.memory
     if isinstance(encoder, Remembered) and {"encoder", "states"} & set(cell.method.needs):
         metrics["encode_seconds"] = encoder.seconds
         seconds -= encoder.paid
+    if ledger is not None:
+        metrics |= {"prompts": float(ledger.prompts), "prompts_cut": float(ledger.cut)}
+        metrics["encode_seconds"] = metrics.get("encode_seconds", 0.0) + ledger.seconds
+        seconds -= ledger.paid
     if answer.fit is not None and answer.fit.used:  # a shared fit costs each cell as much as if it had made it
         seconds, memory = seconds + answer.fit.seconds, max(memory, answer.fit.memory)
         if "encode_seconds" in metrics:
@@ -150,16 +158,21 @@ def _measure(cell: Cell, fits: Fits, counted: dict[tuple[str, str], Counts], fol
     return result
 
 
-def _texts(cell: Cell, counted: dict[tuple[str, str], Counts]) -> dict[str, float]:
-    """How many of the target's texts the encoder, else the language model, cuts, and how many hold no word."""
+def _texts(cell: Cell, method: Method, counted: dict[tuple[str, str], Counts]) -> dict[str, float]:
+    """How many of the target's texts the encoder, else the language model, cuts, and how many hold no word.
+
+    And how many the method cuts before anything reads them, after so many ``characters``.
+    """
+    told, texts = getattr(method, "characters", None), cell.target.data.text
+    shortened = {} if told is None else {"texts_shortened": float(sum(len(text) > told for text in texts))}
     need = next((need for need in ("encoder", "states", "tunable", "lm") if need in cell.method.needs), "")
     count = getattr(getattr(cell.stock, need, None), "count", None)
     if count is None:
-        return {}
+        return shortened
     key = need, str(cell.target.data.name)
     if key not in counted:
-        counted[key] = count(cell.target.data.text)
-    return {"texts_cut": float(counted[key].cut), "texts_empty": float(counted[key].empty)}
+        counted[key] = count(texts)
+    return {"texts_cut": float(counted[key].cut), "texts_empty": float(counted[key].empty)} | shortened
 
 
 def _spent(method: Method) -> dict[str, float]:

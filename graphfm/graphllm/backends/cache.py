@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from graphfm.graphllm.backends.base import CausalLM, Counts, TextEncoder, check_texts
+from graphfm.graphllm.backends.ledger import Ledger
 
 __all__ = ["CachedEncoder", "VectorCache", "cache_folder", "cached_hidden"]
 
@@ -216,9 +217,18 @@ def cached_hidden(
     pool: str = "mean",
     folder: str | os.PathLike[str] | None = None,
 ) -> Tensor:
-    """``lm.hidden(texts, layers, pool)`` ``[N, len(layers), D]``, of which only the missing texts are computed."""
+    """``lm.hidden(texts, layers, pool)`` ``[N, len(layers), D]``, of which only the missing texts are computed.
+
+    What they took when they were first made goes to ``lm.ledger``, if it keeps one.
+    """
     if pool not in ("mean", "last"):
         raise ValueError(f"pool must be 'mean' or 'last', got {pool!r}.")
     name = f"{lm.name} layers={','.join(map(str, layers))} pool={pool}"
     cache = VectorCache(cache_folder(folder), name, (len(layers), lm.dim), chunk=256)
-    return cache.fetch(check_texts(texts), lambda missing: lm.hidden(missing, layers, pool))  # type: ignore[arg-type]
+    started, found = time.perf_counter(), check_texts(texts)
+    states = cache.fetch(found, lambda missing: lm.hidden(missing, layers, pool))  # type: ignore[arg-type]
+    ledger: Ledger | None = getattr(lm, "ledger", None)
+    if ledger is not None:
+        key = hashlib.sha256("\0".join((name, *found)).encode("utf-8", "surrogatepass")).hexdigest()
+        ledger.states(key, cache.seconds, time.perf_counter() - started)
+    return states

@@ -14,7 +14,8 @@ from graphfm.device import as_device
 from graphfm.graphllm.backends import extras
 from graphfm.graphllm.backends.base import Counts, TokenStates, check_texts
 from graphfm.graphllm.backends.identity import model_identity
-from graphfm.graphllm.backends.prompts import cut_middle, label_tokens, pad_left, prompt_tokens
+from graphfm.graphllm.backends.ledger import Ledger
+from graphfm.graphllm.backends.prompts import cut_embeds, cut_middle, label_tokens, pad_left, prompt_tokens
 from graphfm.graphllm.backends.scoring import label_log_likelihoods, one_by_one, positions, reads_blocks
 
 __all__ = ["LocalLM"]
@@ -24,7 +25,7 @@ class LocalLM:
     """A :class:`~graphfm.graphllm.CausalLM` around a model and a tokenizer of transformers; see :meth:`load`.
 
     Prompts that leave no room for what is to follow lose their middle: the first half of the tokens that fit and the
-    last half stay. :meth:`count` says how many.
+    last half stay; of prompts that are given as vectors too. :meth:`count` says how many.
 
     Args:
         model: with a head over the vocabulary; put into evaluation mode.
@@ -32,6 +33,9 @@ class LocalLM:
         name: which model; part of cache keys.
         batch: prompts at a time.
         context: use no more tokens than that; else what the model was made for.
+
+    Attributes:
+        ledger: how many prompts were read and how many of them were cut.
 
     Raises:
         ValueError: a size below 1, or a tokenizer without any special token to pad with.
@@ -50,6 +54,7 @@ class LocalLM:
             raise ValueError("tokenizer has no token to pad with; set tokenizer.pad_token.")
         self._pad = pads[0]
         self.model, self.tokenizer, self.batch = model.eval(), tokenizer, batch
+        self.ledger = Ledger()
         self.context = min(limit, context or limit)
         dtype = str(self._dtype).removeprefix("torch.")
         self.name = f"{name} {dtype} context={self.context}"
@@ -112,12 +117,13 @@ class LocalLM:
     def forward(self, inputs_embeds: Tensor, mask: Tensor, keep: int = 0) -> tuple[Tensor, Tensor]:
         """Logits ``[B, T, V]`` (of the last ``keep`` tokens alone, unless 0) and last states ``[B, T, D]``.
 
-        With gradients; ``mask`` is ``[B, T]``.
+        With gradients; ``mask`` is ``[B, T]``. With ``keep``, prompts longer than ``context`` lose their middle, T
+        being ``context`` then; :attr:`ledger` counts them.
 
         Raises:
-            ValueError: shapes that do not fit, or more tokens than ``context``.
+            ValueError: shapes that do not fit, or more tokens to keep than ``context`` (without ``keep``: tokens).
         """
-        self._check_embeds(inputs_embeds, mask, 0)
+        inputs_embeds, mask = self._fitting(inputs_embeds, mask, 0, keep)
         out = self.model(
             inputs_embeds=inputs_embeds.to(self.device, self._dtype),
             attention_mask=mask.to(self.device),
@@ -193,13 +199,16 @@ class LocalLM:
     def score_embeds(self, inputs_embeds: Tensor, mask: Tensor, labels: Sequence[str]) -> Tensor:
         """The same ``[B, C]`` for prompts ``[B, T, D]``, padded on the left or not at all, with gradients.
 
+        Prompts that leave no room for the longest label lose their middle; :attr:`ledger` counts them.
+
         Raises:
-            ValueError: shapes that do not fit, padding elsewhere, too many tokens; labels as in :meth:`score`.
+            ValueError: shapes that do not fit, padding elsewhere; labels as in :meth:`score`.
         """
         ids = self.label_ids(labels)
-        self._check_embeds(inputs_embeds, mask, max(map(len, ids)))
+        self._check_embeds(inputs_embeds, mask)
         if not bool(mask[:, -1].all()):
             raise ValueError("mask must end with 1 in every row: put the padding on the left of the prompts.")
+        inputs_embeds, mask = self._fitting(inputs_embeds, mask, max(map(len, ids)), 1)
         return self._score(inputs_embeds.to(self.device, self._dtype), mask.to(self.device), ids)
 
     @torch.no_grad()
@@ -250,6 +259,7 @@ class LocalLM:
     def _prompts(self, prompts: Sequence[str], room: int) -> list[list[int]]:
         """Tokens that fit; a prompt without any is a lone padding token, which predicts as if nothing was said."""
         rows = prompt_tokens(self.tokenizer, prompts)
+        self.ledger.read(len(rows), sum(len(row) > room for row in rows))
         return [cut_middle(row, room) or [self._pad] for row in rows]
 
     def _batches(self, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
@@ -267,11 +277,20 @@ class LocalLM:
         if not layers or not all(-self.num_layers - 1 <= layer <= self.num_layers for layer in layers):
             raise ValueError(f"layers must lie in 0..{self.num_layers} (or count from -1), got {list(layers)}.")
 
-    def _check_embeds(self, embeds: Tensor, mask: Tensor, more: int) -> None:
+    def _fitting(self, embeds: Tensor, mask: Tensor, more: int, keep: int) -> tuple[Tensor, Tensor]:
+        """Prompts that leave room for ``more`` tokens, their last ``keep`` among what is left of them."""
+        self._check_embeds(embeds, mask)
+        room, cut = self._room(more), 0
+        if embeds.size(1) > room:
+            if not 0 < keep <= room // 2:
+                raise ValueError(f"inputs_embeds has {embeds.size(1)} tokens, there is room for {room}.")
+            embeds, mask, cut = cut_embeds(embeds, mask, room)
+        self.ledger.read(embeds.size(0), cut)
+        return embeds, mask
+
+    def _check_embeds(self, embeds: Tensor, mask: Tensor) -> None:
         if embeds.dim() != 3 or embeds.size(2) != self.dim or mask.shape != embeds.shape[:2]:
             raise ValueError(
                 f"inputs_embeds must be [B, T, {self.dim}] and mask [B, T], got {list(embeds.shape)} and "
                 f"{list(mask.shape)}."
             )
-        if embeds.size(1) > self._room(more):
-            raise ValueError(f"inputs_embeds has {embeds.size(1)} tokens, there is room for {self._room(more)}.")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphfm.graphllm.backends.base import check_texts
 
-__all__ = ["cut_middle", "label_tokens", "pad_left", "prompt_tokens", "question"]
+__all__ = ["cut_embeds", "cut_middle", "label_tokens", "pad_left", "prompt_tokens", "question"]
 
 _ANCHOR = ":"  # what a prompt ends with; labels are tokenised behind it, for some tokenizers treat a beginning apart
 
@@ -35,6 +35,22 @@ def cut_middle(ids: list[int], room: int) -> list[int]:
         return ids
     tail = room // 2
     return ids[: room - tail] + ids[len(ids) - tail :]
+
+
+def cut_embeds(embeds: Tensor, mask: Tensor, room: int) -> tuple[Tensor, Tensor, int]:
+    """The same rule for prompts of vectors ``[B, T, D]`` with a mask ``[B, T]``, if T is more than ``room``.
+
+    Returns:
+        Prompts ``[B, room, D]`` and their mask, padded on the left; and how many rows lost their middle.
+    """
+    there = mask.bool()
+    count, place = there.sum(1, keepdim=True), there.cumsum(1) - 1
+    tail = room // 2
+    kept = there & ((count <= room) | (place < room - tail) | (place >= count - tail))
+    kept, order = kept.to(torch.uint8).sort(dim=1, stable=True)
+    order, kept = order[:, -room:], kept[:, -room:]
+    found = embeds.gather(1, order.to(embeds.device).unsqueeze(2).expand(-1, -1, embeds.size(2)))
+    return found, kept.to(mask.dtype), int((count > room).sum())
 
 
 def label_tokens(tokenizer: Any, labels: Sequence[str]) -> list[list[int]]:

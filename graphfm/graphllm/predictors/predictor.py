@@ -29,7 +29,7 @@ class Predictor(Supervised):
 
     Args:
         encoder: gives the text vectors ``x``.
-        lm: answers; its context must hold the prompt.
+        lm: answers; a prompt that its context does not hold loses its middle (``lm.ledger`` counts them).
         lr: largest learning rate of AdamW.
         epochs: passes over the training nodes.
         batch: prompts a step.

@@ -138,7 +138,8 @@ def find_ranks(device: torch.device) -> Ranks:
     """
     if not dist.is_available():
         return ALONE
-    if not dist.is_initialized():
+    begun = not dist.is_initialized()
+    if begun:
         if not _was_launched():
             return ALONE
         if device.type == "cuda":
@@ -147,7 +148,10 @@ def find_ranks(device: torch.device) -> Ranks:
         atexit.register(_leave)
     if dist.get_world_size() == 1:
         return ALONE
-    return Ranks(dist.get_rank(), dist.get_world_size(), device)
+    found = Ranks(dist.get_rank(), dist.get_world_size(), device)
+    if begun:
+        found.any(False)  # a rank that ends at once, over a bad argument, would cut others off while they still meet
+    return found
 
 
 def _was_launched() -> bool:

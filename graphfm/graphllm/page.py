@@ -241,7 +241,7 @@ def _cut_prompts(cells: Sequence[Result]) -> str:
     """The share that was longer than a language model reads, of all that a method put to it."""
     asked: dict[str, tuple[float, float]] = {}
     for one in cells:
-        if "prompts_cut" in one.metrics:
+        if one.metrics.get("prompts"):
             read, cut = asked.get(one.method, (0.0, 0.0))
             asked[one.method] = read + one.metrics["prompts"], cut + one.metrics["prompts_cut"]
     return "; ".join(

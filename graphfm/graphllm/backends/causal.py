@@ -121,7 +121,7 @@ class LocalLM:
         being ``context`` then; :attr:`ledger` counts them.
 
         Raises:
-            ValueError: shapes that do not fit, or more tokens to keep than ``context`` (without ``keep``: tokens).
+            ValueError: shapes that do not fit, or, beyond ``context``, no ``keep`` or one above half of it.
         """
         inputs_embeds, mask = self._fitting(inputs_embeds, mask, 0, keep)
         out = self.model(

@@ -148,7 +148,7 @@ class SentenceEncoder:
         raise ValueError(f"{self.name!r} has no layers of transformers to read.")
 
     def _attend_by_products(self) -> None:
-        """Plain products and a softmax: in bfloat16 on a CPU torch's fused attention takes two to four times that."""
+        """Plain products and a softmax: in bfloat16 on a CPU torch's fused attention is slower."""
         for module in self.model.modules():
             choose: Any = getattr(module, "set_attn_implementation", None)
             if choose is not None:

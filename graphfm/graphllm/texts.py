@@ -26,6 +26,7 @@ __all__ = [
     "node_texts",
     "num_classes",
     "only_labels_of",
+    "readable",
     "without_labels",
 ]
 
@@ -85,9 +86,14 @@ def node_texts(data: Data, name: str = "data") -> list[str]:
 
 def class_texts(data: Data) -> list[str]:
     """``"name. description"`` of every class, in order; the name alone where there is no description."""
-    names = [_readable(label) for label in data.label_text]
+    names = readable(data.label_text)
     about = data.get("label_description") or [""] * len(names)
     return [f"{name}. {text}".strip() if text else name for name, text in zip(names, about, strict=True)]
+
+
+def readable(labels: Sequence[str]) -> list[str]:
+    """Class names as a prompt writes them: a space where a name has an underscore."""
+    return [str(label).replace("_", " ") for label in labels]
 
 
 def num_classes(data: Data) -> int:
@@ -122,7 +128,3 @@ def encode_together(encoder: TextEncoder, *groups: Sequence[str]) -> list[Tensor
 
 def _shallow(data: Data) -> Data:
     return Data.from_dict(data.to_dict())
-
-
-def _readable(label: str) -> str:
-    return str(label).replace("_", " ")

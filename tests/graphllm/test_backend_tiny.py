@@ -11,6 +11,7 @@ from graphfm.graphllm import tiny_bert, tiny_llama
 from graphfm.graphllm.backends.masking import masked_tokens
 from graphfm.graphllm.backends.prompts import question
 from graphfm.graphllm.backends.tiny import word_tokenizer
+from graphfm.graphllm.texts import readable
 
 TEXTS = ["a graph, a node.", "a node of graphs", "", "Zebra"]
 SMALL = {"hidden": 16, "layers": 1, "context": 16, "length": 4, "batch": 4}
@@ -57,6 +58,16 @@ def test_it_learns_to_answer_with_the_class_name_that_it_reads():
     lm = tiny_llama(texts, labels, length=4, context=64, batch=24, steps=250)
     said = [f"number 3 {label} of" for label in labels]
     assert lm.score([f"{text} {question(labels)}" for text in said], labels).argmax(1).tolist() == [0, 1, 2]
+
+
+def test_an_underscore_in_a_class_name_is_a_space_as_in_the_questions():
+    """Else it learns to answer with a word that no method asks for."""
+    labels = ["Red_Fox", "blue"]
+    one = tiny_llama(TEXTS, labels, steps=2, **SMALL)
+    assert one.name == tiny_llama(TEXTS, ["Red Fox", "blue"], steps=2, **SMALL).name
+    ids = one.label_ids(readable(labels))
+    assert one.tokenizer.unk_token_id not in [token for label in ids for token in label]
+    assert {"Red", "Fox"} <= set(tiny_bert(TEXTS, labels, steps=0).tokenizer.get_vocab())
 
 
 def test_the_encoder_learns_to_fill_gaps_and_is_made_alike_by_the_same_seed():

@@ -208,15 +208,18 @@ def test_the_ladder_is_the_formula():
     data = as_tag(planted(0, nodes=30))
     ladder, states = Ladder(6, 5, 2, 3, 0.0).double(), torch.randn(30, 2, 6, dtype=torch.float64)
     torch.nn.init.normal_(ladder.alpha, std=0.1)
-    s, z = dense_s(data), torch.zeros(30, 5, dtype=torch.float64)
-    for rung in range(2):
-        share = 1 / (1 + torch.exp(-ladder.alpha[rung] / 0.1))
-        mixed = share * (states[:, rung] @ ladder.project[rung].weight.t() + ladder.project[rung].bias)
-        mixed = mixed + (1 - share) * z
-        z = torch.relu(s @ mixed @ ladder.layers[rung].lin.weight.t() + ladder.layers[rung].bias)
     a = torch.zeros(30, 30, dtype=torch.float64)
     a[data.edge_index[1], data.edge_index[0]] = 1.0
-    around = a / a.sum(1, keepdim=True).clamp(min=1) @ z
+    mean, z = a / a.sum(1, keepdim=True).clamp(min=1), torch.zeros(30, 5, dtype=torch.float64)
+    for rung in range(2):
+        share = 1 / (1 + torch.exp(-ladder.alpha[rung] / 0.1))
+        first, norm, _, second = ladder.project[rung]
+        wide = states[:, rung] @ first.weight.t() + first.bias
+        wide = (wide - wide.mean(1, keepdim=True)) / (wide.var(1, correction=0, keepdim=True) + norm.eps).sqrt()
+        mixed = share * (torch.relu(wide * norm.weight + norm.bias) @ second.weight.t() + second.bias) + (1 - share) * z
+        sage = ladder.layers[rung]
+        z = torch.relu(mean @ mixed @ sage.lin_l.weight.t() + sage.lin_l.bias + mixed @ sage.lin_r.weight.t())
+    around = mean @ z
     slow = torch.cat([z, around], 1) @ ladder.answer.weight.t() + ladder.answer.bias
     torch.testing.assert_close(ladder(states, adjacency(data)), slow)
 

@@ -19,6 +19,7 @@ from graphfm.graphllm.backends.causal import LocalLM
 from graphfm.graphllm.backends.masking import masked_tokens
 from graphfm.graphllm.backends.prompts import label_tokens, question
 from graphfm.graphllm.backends.sentence import SentenceEncoder
+from graphfm.graphllm.texts import readable
 
 __all__ = ["tiny_bert", "tiny_llama", "word_tokenizer"]
 
@@ -82,7 +83,7 @@ def tiny_bert(
 
     Args:
         texts: to train on.
-        labels: class names, whose words get tokens even where no text has them.
+        labels: class names, whose words get tokens even where no text has them; an underscore is read as a space.
         hidden: width D, a multiple of 16.
         layers: number of layers.
         context: longest text, in tokens.
@@ -102,7 +103,7 @@ def tiny_bert(
             "hidden must be a multiple of 16, layers and batch at least 1, steps at least 0, context at least 3; "
             f"got {hidden}, {layers}, {batch}, {steps}, {context}."
         )
-    library = extras.transformers()
+    library, labels = extras.transformers(), readable(labels)
     tokenizer = word_tokenizer(texts, labels, size=vocabulary, masked=True)
     config = library.BertConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
@@ -152,7 +153,8 @@ def tiny_llama(
 
     Args:
         texts: to train on; at least one with two words.
-        labels: class names, whose words get tokens even where no text has them, and which are asked for.
+        labels: class names, whose words get tokens even where no text has them, and which are asked for as methods
+            here write them, with a space for an underscore.
         hidden: width D, a multiple of 16.
         layers: L.
         context: longest sequence.
@@ -173,7 +175,7 @@ def tiny_llama(
             "hidden must be a multiple of 16, layers and batch at least 1, steps at least 0, length in [2, context]; "
             f"got {hidden}, {layers}, {batch}, {steps}, {length} (context {context})."
         )
-    library = extras.transformers()
+    library, labels = extras.transformers(), readable(labels)
     tokenizer = word_tokenizer(texts, labels, size=vocabulary)
     config = library.LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from graphfm.backbones.gcn import GCNLayer
+from graphfm.backbones.sage import SAGELayer
 from graphfm.data.splits import Split
 from graphfm.graphllm.backends.cache import cached_hidden
 from graphfm.graphllm.method import Supervised
@@ -25,7 +25,9 @@ __all__ = ["ENGINE", "EncoderENGINE", "Ladder"]
 
 
 class Ladder(nn.Module):
-    """``z_l = GNN_l(a_l P_l H_l + (1 - a_l) z_{l-1})``, ``a_l = sigmoid(alpha_l / T)``, ``z_0 = 0`` (2401.15569).
+    """``z_l = GNN_l(a_l P_l(H_l) + (1 - a_l) z_{l-1})``, ``a_l = sigmoid(alpha_l / T)``, ``z_0 = 0`` (2401.15569).
+
+    As in the authors' code ``P(h) = W_2 relu(LN(W_1 h + b_1)) + b_2`` and the graph layers are SAGE's.
 
     Args:
         in_channels: width of the language model's states.
@@ -40,8 +42,11 @@ class Ladder(nn.Module):
         self, in_channels: int, hidden: int, rungs: int, out_channels: int, rate: float, temperature: float = 0.1
     ) -> None:
         super().__init__()
-        self.project = nn.ModuleList(nn.Linear(in_channels, hidden) for _ in range(rungs))
-        self.layers = nn.ModuleList(GCNLayer(hidden, hidden) for _ in range(rungs))
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.Linear(in_channels, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, hidden))
+            for _ in range(rungs)
+        )
+        self.layers = nn.ModuleList(SAGELayer(hidden, hidden) for _ in range(rungs))
         self.alpha = nn.Parameter(torch.zeros(rungs))
         self.answer = nn.Linear(2 * hidden, out_channels)
         self.rate, self.temperature = rate, temperature
@@ -61,8 +66,9 @@ class ENGINE(Supervised):
 
     Frozen: the language model. Trained: projections, graph layers, the shares alpha, the answer. The paper trains on
     sampled subgraphs of each node and reads out the root and the subgraph's mean; here the whole graph takes a step,
-    and the mean is over the neighbours. Its early exit is left out. Published settings: the values in the authors'
-    ``configs/*/engine.yaml``, all combined; their ladder has SAGE layers and a low-rank projection.
+    and the mean is over the neighbours. Small here: two layers of the language model are read and each rung is one
+    graph layer, where the authors read seven and have two. Its early exit is left out. Published settings: the values
+    in the authors' ``configs/*/engine.yaml``, all combined.
 
     Args:
         lm: gives the states, a text's tokens averaged.
@@ -148,6 +154,8 @@ class ENGINE(Supervised):
 
 class EncoderENGINE(ENGINE):
     """:class:`ENGINE` beside a text encoder, whose layers are read in place of a causal language model's.
+
+    The paper has no such form: it reads causal models of 7 billion weights. This one needs none, and all else is ENGINE.
 
     Args:
         states: an encoder with ``hidden`` and ``num_layers``; the mean of a text's tokens is read of each layer.

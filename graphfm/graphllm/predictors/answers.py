@@ -24,7 +24,6 @@ __all__ = [
     "frozen",
     "named",
     "pieces",
-    "readable",
     "same_nodes",
     "step",
     "train_answers",
@@ -37,11 +36,6 @@ Scores = Callable[[Tensor], Tensor]
 """Nodes ``[B]`` to the log-likelihood ``[B, C]`` of each class as the answer."""
 
 _EVALUATIONS = 10
-
-
-def readable(labels: Sequence[str]) -> list[str]:
-    """Class names as a prompt writes them."""
-    return [str(label).replace("_", " ") for label in labels]
 
 
 def same_nodes(data: Data, fitted: int) -> None:

@@ -13,9 +13,9 @@ from graphfm.data.splits import Split
 from graphfm.graphllm.backends.asking import ask_all
 from graphfm.graphllm.backends.prompts import question
 from graphfm.graphllm.method import Supervised
-from graphfm.graphllm.predictors.answers import readable, same_nodes
+from graphfm.graphllm.predictors.answers import same_nodes
 from graphfm.graphllm.predictors.relations import RELATIONS, relations
-from graphfm.graphllm.texts import adjacency, node_texts
+from graphfm.graphllm.texts import adjacency, node_texts, readable
 from graphfm.graphllm.zeroshot.language_model import parse_label
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from torch_geometric.data import Data
 
 from graphfm.data.splits import Split
 from graphfm.graphllm.method import Supervised
-from graphfm.graphllm.predictors.answers import Scores, answer_scores, frozen, readable, train_answers
-from graphfm.graphllm.texts import encode_together, node_texts
+from graphfm.graphllm.predictors.answers import Scores, answer_scores, frozen, train_answers
+from graphfm.graphllm.texts import encode_together, node_texts, readable
 from graphfm.rng import isolated_rng
 
 if TYPE_CHECKING:

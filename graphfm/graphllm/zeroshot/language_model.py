@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from graphfm.graphllm.backends.asking import ask_all
 from graphfm.graphllm.backends.prompts import question
 from graphfm.graphllm.method import ZeroShot
-from graphfm.graphllm.texts import adjacency, node_texts
+from graphfm.graphllm.texts import adjacency, node_texts, readable
 
 if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import CausalLM, ChatClient
@@ -103,7 +103,7 @@ class LMZeroShot(ZeroShot):
 
     def predict(self, data: Data) -> Tensor:
         """Probabilities of the class names among themselves ``[N, C]``."""
-        return self.lm.score(self.prompts(data), [_readable(label) for label in data.label_text]).softmax(1)
+        return self.lm.score(self.prompts(data), readable(data.label_text)).softmax(1)
 
 
 class NeighbourLMZeroShot(LMZeroShot):
@@ -181,7 +181,3 @@ def drawn_neighbours(data: Data, at_most: int, seed: int) -> list[list[int]]:
     count = torch.bincount(target, minlength=adj.num_nodes)
     groups = source[order].split(count.tolist())
     return [group[:at_most].tolist() for group in groups]
-
-
-def _readable(label: str) -> str:
-    return str(label).replace("_", " ")

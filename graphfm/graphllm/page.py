@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -25,7 +25,11 @@ td .family { color: var(--muted); font-size: .8rem; }
 
 
 def write_glbench_report(
-    folder: str | os.PathLike[str], path: str | os.PathLike[str] | None = None, *, title: str = "Graphs with text"
+    folder: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str = "Graphs with text",
+    kin: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the report of a folder that :func:`graphfm.graphllm.run` filled.
 
@@ -36,13 +40,14 @@ def write_glbench_report(
         folder: holds ``results.jsonl`` and perhaps ``failures.jsonl``.
         path: the file to write; ``report.html`` in the folder if not given.
         title: heading.
+        kin: see :func:`~graphfm.graphllm.standings.standings`.
 
     Raises:
         FileNotFoundError: the folder holds no results.
         ValueError: none in them.
     """
     cells = read(Path(folder) / RESULTS)
-    found = standings(cells)
+    found = standings(cells, kin)
     path = Path(folder) / "report.html" if path is None else Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     parts = [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 
 from graphfm.graphllm.ranks import Ranking, rank_methods
 from graphfm.report.labels import tell_apart
@@ -23,10 +24,10 @@ class Line:
         accuracy: by dataset.
         macro_f1: by dataset.
         mean: mean accuracy over the datasets that all methods of the setting have; NaN if it lacks one.
-        rank: mean rank over them; NaN as well.
+        rank: mean rank over them, kin as one; NaN as well.
         spent: mean seconds a cell by dataset, the texts' encoding included.
         seconds: the mean of that over the datasets that all methods of the setting have; NaN if it lacks one.
-        memory: largest peak of memory, bytes.
+        memory: peak of memory, bytes: the median over seeds, of the dataset where it is largest.
         tokens: mean tokens a cell, in and out.
         price: mean price a cell.
         unknown_rate: mean share of nodes without an answer.
@@ -65,12 +66,17 @@ class Standings:
     ranking: Ranking | None
 
 
-def standings(results: Iterable[Result]) -> list[Standings]:
+def standings(results: Iterable[Result], kin: Mapping[str, str] | None = None) -> list[Standings]:
     """Sort cells into settings.
 
     Ranked are the methods that have all of the most datasets that at least half of the methods have, over those. Others
     are shown but not ranked, so that one interrupted method does not shrink the comparison. What zero-shot methods
     learned from differs from target to target and names no method, unless one target was answered from several.
+
+    Args:
+        results: the cells.
+        kin: datasets that are no independent evidence beside another one, and that one, as two graphs of the same
+            texts; in ranks and their test they count as one, with the mean accuracy.
 
     Raises:
         ValueError: no results.
@@ -81,7 +87,7 @@ def standings(results: Iterable[Result]) -> list[Standings]:
     settings: dict[str, list[Result]] = {}
     for one in cells:
         settings.setdefault(_setting(one), []).append(one)
-    return [_standings(name, tell_apart(_without_sources(group))) for name, group in settings.items()]
+    return [_standings(name, tell_apart(_without_sources(group)), kin or {}) for name, group in settings.items()]
 
 
 def _without_sources(cells: Sequence[Result]) -> list[Result]:
@@ -102,7 +108,7 @@ def _setting(one: Result) -> str:
     return f"{name}, {one.settings.get('shots')} labels a class" if name == "few-shot" else name
 
 
-def _standings(setting: str, cells: Sequence[Result]) -> Standings:
+def _standings(setting: str, cells: Sequence[Result], kin: Mapping[str, str]) -> Standings:
     accuracy = _by_method(summarise(cells, "accuracy"))
     macro = _by_method(summarise(cells, "macro_f1"))
     datasets = tuple(dict.fromkeys(one.dataset for one in cells))
@@ -111,14 +117,20 @@ def _standings(setting: str, cells: Sequence[Result]) -> Standings:
     common = tuple(name for name in datasets if name in wanted)
     ranking = None
     if len(ranked) > 1 and common:
-        ranking = rank_methods(
-            {method: {name: found[name].mean for name in common} for method, found in ranked.items()}
-        )
+        ranking = rank_methods({method: _merged(found, common, kin) for method, found in ranked.items()})
     lines = [_line(name, [one for one in cells if one.method == name], accuracy, macro, common) for name in accuracy]
     place = {} if ranking is None else dict(zip(ranking.methods, ranking.mean_ranks, strict=True))
     lines = [dataclasses.replace(line, rank=place.get(line.method, math.nan)) for line in lines]
     lines.sort(key=lambda line: (math.isnan(line.rank), line.rank, -_defined(line.mean)))
     return Standings(setting, datasets, common, tuple(lines), ranking)
+
+
+def _merged(found: Mapping[str, Summary], common: Sequence[str], kin: Mapping[str, str]) -> dict[str, float]:
+    """Mean accuracy by dataset, kin under one name."""
+    groups: dict[str, list[float]] = {}
+    for name in common:
+        groups.setdefault(kin.get(name, name), []).append(found[name].mean)
+    return {name: math.fsum(means) / len(means) for name, means in groups.items()}
 
 
 def _shared(found: dict[str, frozenset[str]]) -> frozenset[str]:
@@ -157,7 +169,7 @@ def _line(
         rank=math.nan,
         spent=spent,
         seconds=math.fsum(spent[name] for name in common) / len(common) if means and whole else math.nan,
-        memory=max(one.peak_memory for one in cells),
+        memory=max(int(statistics.median(one.peak_memory for one in got)) for got in there.values()),
         tokens=_mean(_number(one, "prompt_tokens") + _number(one, "completion_tokens") for one in cells),
         price=_mean(_number(one, "price") for one in cells),
         unknown_rate=_mean(_number(one, "unknown_rate") for one in cells),

@@ -132,7 +132,8 @@ def test_leave_one_out_is_done_by_leaving_one_out() -> None:
     torch.testing.assert_close(ridge_scores(kernel, target, torch.arange(12), False), kernel @ dual)
 
 
-def test_linear_gnns_are_the_least_squares_solutions() -> None:
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+def test_linear_gnns_are_the_least_squares_solutions(ridge: float) -> None:
     data = planted()
     split = graphfm.few_shot(data.y, shots=2, seed=0)
     a = dense(data)
@@ -141,9 +142,19 @@ def test_linear_gnns_are_the_least_squares_solutions() -> None:
     high = torch.eye(60, dtype=torch.float64) - average
     target = F.one_hot(data.y[split.train], 3).double()
     channels = (x, average @ x, average @ average @ x, high @ x, high @ high @ x)
-    expected = sum(h @ torch.linalg.pinv(h[split.train]) @ target for h in channels) / 5
-    found = LinearGNNs().scores(GraphFeatures(data), split).double()
+    expected = torch.zeros(60, 3, dtype=torch.float64)
+    for h in channels:  # a ridge is as many rows more, one a column, whose answers are zero
+        rows, width = h[split.train], h.size(1)
+        root = (ridge * rows.square().sum(1).mean()).sqrt()
+        more = torch.cat([rows, root * torch.eye(width, dtype=torch.float64)])
+        expected += h @ torch.linalg.pinv(more) @ torch.cat([target, target.new_zeros(width, 3)]) / 5
+    found = LinearGNNs(ridge).scores(GraphFeatures(data), split).double()
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_negative_ridge_is_refused() -> None:
+    with pytest.raises(ValueError, match="ridge must be at least 0, got -1"):
+        LinearGNNs(-1.0)
 
 
 def test_soft_centroid_is_the_slow_formula() -> None:

@@ -10,7 +10,7 @@ from graphfm.graphllm.catalogue import methods
 from graphfm.graphllm.choose import points
 from graphfm.graphllm.classical import LMHead
 
-OURS = {name: kind for name, kind in methods().items() if kind.__module__.split(".")[2] != "predictors"}
+OURS = methods()
 
 
 def arguments(kind):

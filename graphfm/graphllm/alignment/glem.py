@@ -16,7 +16,7 @@ from graphfm.graphllm.method import Supervised
 from graphfm.graphllm.stock import Remembered
 from graphfm.graphllm.texts import adjacency, node_texts, num_classes
 from graphfm.graphllm.training import accuracy
-from graphfm.graphllm.tuned import tuned_copy
+from graphfm.graphllm.tuned import embed, tuned_copy
 from graphfm.nn import Adjacency
 from graphfm.rng import isolated_rng
 
@@ -153,7 +153,7 @@ class GLEM(Supervised):
             nodes = _some(train, self.batch)
             if pseudo is not None:
                 nodes = torch.cat([nodes, _some(others, self.batch)])
-            logits = self.head(self.lm.embed([texts[i] for i in nodes.tolist()]).to(self.head.weight.device))
+            logits = self.head(embed(self.lm, [texts[i] for i in nodes.tolist()]).to(self.head.weight.device))
             told = y if pseudo is None else pseudo
             loss = em_loss(logits, y[nodes], gold[nodes], told[nodes], self.alpha)
             optimiser.zero_grad(set_to_none=True)

@@ -27,7 +27,8 @@ class LMTuning(Supervised):
 
     Trained: a copy of the encoder (all its weights, its last layers, or LoRA on its queries and values) and the head.
     Nothing is frozen but what ``layers`` or ``rank`` leave out. The graph is not looked at. After each pass over the
-    training nodes the validation nodes are scored; the best weights are kept. Small here: few passes.
+    training nodes the validation nodes are scored; the best weights are kept. Small here: the encoder,
+    and a grid of one point.
 
     Published settings: GLBench's grid and its 5 passes (``models/llm/llm_supervised`` of its code). It reads the [CLS]
     state and gives the head the encoder's learning rate; here the encoder's own pooling is read (for MiniLM the mean,

@@ -155,7 +155,7 @@ class ENGINE(Supervised):
 class EncoderENGINE(ENGINE):
     """:class:`ENGINE` beside a text encoder, whose layers are read in place of a causal language model's.
 
-    The paper has no such form: it reads causal models of 7 billion weights. This one needs none, and all else is ENGINE.
+    The paper has no such form, it reads causal models of 7 billion weights. All else is ENGINE.
 
     Args:
         states: an encoder with ``hidden`` and ``num_layers``; the mean of a text's tokens is read of each layer.

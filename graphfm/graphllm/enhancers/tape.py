@@ -54,8 +54,8 @@ class TAPE(Supervised):
 
     Frozen: the chat model and the encoder; the paper fine-tunes a language model on each of the two texts, and embeds
     the ranked classes by a layer, which here is the first layer of the third network. Trained: the three GCNs, each
-    kept by its own validation accuracy. Answers are kept on disk, by model and question. Published settings: the
-    defaults of the authors' ``core/config.py``.
+    kept by its own validation accuracy. Answers are kept on disk, by model and question. Small here: networks of
+    two layers, the authors have four. Published settings: the defaults of the authors' ``core/config.py``.
 
     Args:
         chat: is asked.

@@ -93,6 +93,8 @@ class GraphAdapter(Supervised):
     Trained: the adapter (graph network, fusion) in both stages, and the linear map in the second. Frozen: the language
     model and its head. Where it differs: the graph network is this library's GraphSAGE; the published code takes a
     text's last state for ``x``, smooths the next token's label by 0.1, and does not foretell a text's first word.
+    Small here: ``rounds`` passes of the first stage, each over at most ``positions`` tokens a batch. Published
+    settings: the learning rate of the authors' ``finetune.py``, the width of GLBench's ``run_GraphAdapter.sh``.
 
     Args:
         lm: gives the states and the head.
@@ -113,7 +115,7 @@ class GraphAdapter(Supervised):
     needs: ClassVar[tuple[str, ...]] = ("lm",)
     family = "predictor"
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (2e-3, 5e-3)}
-    published: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (5e-4, 1e-3, 5e-3), "hidden": (64, 128)}
+    published: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (1e-4,), "hidden": (64,)}
 
     def __init__(
         self,

@@ -67,10 +67,11 @@ class GraphGPT(Predictor):
        are scored, so no answer is unknown.
 
     Trained: the grounding (first stage), a linear ``projector`` of the rows of ``H``, all of one length (second and
-    third). Frozen: the text encoder
-    and the language model. What is small here: texts are grounded by a linear map of frozen vectors, the paper trains a
-    transformer; the graph network is a GCN, the paper's a graph transformer; ``T'`` is of all neighbours, not of three.
-    Chains of thought, which the paper distils from a larger model, are left out.
+    third). Frozen: the text encoder and the language model. What is small here: texts are grounded by a linear map of
+    frozen vectors, the paper trains a transformer; the graph network is a GCN, the paper's a graph transformer; ``T'``
+    is of all neighbours, not of three. Chains of thought, which the paper distils from a larger model, are left out.
+    Published settings: the learning rate of the third stage in the authors' ``graphgpt_stage2.sh``, the passes of the
+    second in ``graphgpt_stage1.sh``.
 
     Args:
         hidden: width of the grounding.
@@ -85,7 +86,7 @@ class GraphGPT(Predictor):
     """
 
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (5e-3, 2e-2)}
-    published: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (2e-3, 5e-3, 2e-2), "matching": (1, 3)}
+    published: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (2e-5,), "matching": (3,)}
 
     def __init__(
         self,

@@ -35,7 +35,8 @@ class GraphText(Supervised):
 
     Frozen: everything; ``fit`` remembers the labels of ``split.train``. An answer that names no class, or several, is
     UNKNOWN. Where it differs: the paper also writes cluster numbers of features, and takes demonstrations of high
-    degree; here texts are told, and demonstrations are drawn. The tree holds at most ``neighbours`` nodes a relation.
+    degree; here texts are told, and demonstrations are drawn. Small here: the tree holds at most ``neighbours`` nodes a
+    relation.
 
     Args:
         chat: answers, at temperature 0.

@@ -40,7 +40,8 @@ class GraphTextTuned(Predictor):
     their norms). Frozen: the text encoder and the language model. Where it differs: the published code also moves
     the rows of all other words, since it trains both tables whole; its softmax runs over all words; its class tokens
     start as the mean of all words, here of those in the class's name. The labels in a tree are those of training
-    nodes, never that of the node itself.
+    nodes, never that of the node itself. Small here: at most ``neighbours`` nodes a relation. Published settings:
+    learning rate and dropout of the authors' ``configs/exp/sft.yaml``.
 
     Args:
         neighbours: most nodes of a relation, the nearest by PageRank.
@@ -49,7 +50,7 @@ class GraphTextTuned(Predictor):
     """
 
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (5e-3, 2e-2)}
-    published: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (5e-5, 5e-3, 2e-2), "dropout": (0.0, 0.5)}
+    published: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (5e-5,), "dropout": (0.5,)}
 
     def __init__(
         self, encoder: TextEncoder, lm: CausalLM, *, neighbours: int = 10, dropout: float = 0.0, **settings: Any

@@ -38,12 +38,13 @@ class LLaGA(Predictor):
     Where it differs: the paper averages over neighbours alone, its code weighs by ``D^-1/2 A D^-1/2``; here a node
     counts among its own neighbours, as in the other methods. The paper trains on several tasks and graphs together,
     for one epoch, with an LM of 7 billion parameters; here it is one graph, and as many epochs as few labels need.
+    Published settings: the learning rate of the authors' ``scripts/train.sh``.
 
     Arguments are those of :class:`~graphfm.graphllm.predictors.predictor.Predictor`.
     """
 
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (5e-3, 2e-2)}
-    published: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (2e-3, 5e-3, 2e-2)}
+    published: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (2e-3,)}
     num_hops: ClassVar[int] = 4
 
     def template(self, data: Data, x: Tensor) -> Template:
@@ -85,14 +86,15 @@ class LLaGANeighbours(LLaGA):
     without a neighbour is a token of zeros. Beside ``x`` every place has its row of the eigenvectors of the Laplacian
     of the full tree, ``I - D^-1/2 A D^-1/2``. The published code decomposes a matrix that is not symmetric and loses 11
     of 111 dimensions; the symmetric one is used here. The neighbours are drawn once a graph, without replacement, from
-    ``seed``. What is trained and what is frozen, and all else: :class:`LLaGA`.
+    ``seed``. What is trained and what is frozen, and all else: :class:`LLaGA`. Published settings: learning rate and
+    fan-out of the authors' ``scripts/train.sh``.
 
     Args:
         fanout: neighbours a node; 10 in the paper, 111 tokens a prompt.
     """
 
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (5e-3, 2e-2)}
-    published: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (2e-3, 5e-3, 2e-2), "fanout": (10,)}
+    published: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (2e-3,), "fanout": (10,)}
 
     def __init__(self, encoder: TextEncoder, lm: CausalLM, *, fanout: int = 10, **settings: Any) -> None:
         super().__init__(encoder, lm, **settings)

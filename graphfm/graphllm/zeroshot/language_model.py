@@ -49,7 +49,9 @@ def _plain(text: str) -> str:
 class LMZeroShot(ZeroShot):
     """The likelihood of each class name after a node's text and the question; edges are not looked at.
 
-    Nothing is trained, nothing is generated, so no answer is unknown. A sum of log-likelihoods prefers short names.
+    Frozen: the language model. Nothing is trained, nothing is generated, so no answer is unknown. GLBench lets its
+    models write an answer and looks for a name in it (:class:`ChatZeroShot`); here all names are scored, and a sum of
+    log-likelihoods prefers short ones.
 
     Args:
         lm: scores the names; prompts that are too long lose their middle.
@@ -116,7 +118,8 @@ class NeighbourLMZeroShot(LMZeroShot):
 class ChatZeroShot(LMZeroShot):
     """The class that a chat model names for a node's text; edges are not looked at.
 
-    An answer that names no class, or several, is UNKNOWN: a row of NaN, which counts as wrong and in ``unknown_rate``.
+    Frozen: the model; nothing is trained. An answer that names no class, or several, is UNKNOWN: a row of NaN, which
+    counts as wrong and in ``unknown_rate``.
 
     Args:
         chat: answers, at temperature 0.

@@ -1,0 +1,46 @@
+"""Standings by hand: kin in ranks, and peaks of memory."""
+
+import pytest
+
+from graphfm.graphllm.page import write_glbench_report
+from graphfm.graphllm.runner import RESULTS
+from graphfm.graphllm.standings import standings
+from graphfm.results import Result, append
+
+
+def cell(method, dataset, accuracy, *, seed=0, memory=0):
+    return Result(
+        task="text-node-classification", dataset=dataset, method=method, seed=seed, peak_memory=memory,
+        metrics={"accuracy": accuracy, "macro_f1": accuracy}, settings={"protocol": "supervised", "group": "classical"},
+        seconds=1.0, versions={},
+    )  # fmt: skip
+
+
+# A is best on a and b, C on c and d; where b, c and d are one dataset, C is best on it.
+SCORES = {"A": (0.9, 0.9, 0.1, 0.1), "B": (0.5, 0.5, 0.2, 0.2), "C": (0.1, 0.1, 0.9, 0.9)}
+CELLS = [cell(name, place, score) for name, got in SCORES.items() for place, score in zip("abcd", got, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("kin", "datasets", "ranks"),
+    [
+        ({}, 4, {"A": 2.0, "B": 2.0, "C": 2.0}),
+        ({"c": "b", "d": "b"}, 2, {"A": 1.5, "B": 2.5, "C": 2.0}),
+        ({"c": "x", "d": "x", "never measured": "a"}, 3, {"A": 5 / 3, "B": 2.0, "C": 7 / 3}),
+    ],
+)
+def test_kin_are_ranked_by_their_mean(kin, datasets, ranks, tmp_path):
+    (found,) = standings(CELLS, kin)
+    assert found.ranking.datasets == datasets
+    assert {line.method: line.rank for line in found.lines} == pytest.approx(ranks)
+    assert found.datasets == ("a", "b", "c", "d"), "all are shown"
+    for one in CELLS:
+        append(tmp_path / RESULTS, one)
+    assert f"Friedman over {datasets} datasets" in write_glbench_report(tmp_path, kin=kin).read_text()
+
+
+def test_memory_is_the_median_of_the_seeds_where_it_is_largest():
+    peaks = {"a": (1, 2, 900), "b": (5, 7, 6)}
+    cells = [cell("A", place, 0.5, seed=i, memory=m) for place, got in peaks.items() for i, m in enumerate(got)]
+    (found,) = standings(cells)
+    assert found.lines[0].memory == 6

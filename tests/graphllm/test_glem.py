@@ -60,6 +60,37 @@ def test_the_loss_is_that_of_pyg(gold, weight):
     torch.testing.assert_close(*(torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (found, wanted)))
 
 
+def test_every_weight_of_a_bert_is_trained_and_no_text_is_zero_in_both_steps():
+    pytest.importorskip("transformers", reason="the extra llm is not installed")
+    from graphfm.graphllm import tiny_bert
+
+    data = as_tag(planted(0, nodes=60))
+    data.text = ["", *data.text[1:]]
+    split = few_shot(data.y, 4, 0, val_shots=2)
+    encoder = tiny_bert(data.text, data.label_text, steps=0)
+    method = GLEM(encoder, steps=2, epochs=2, rounds=1).fit(data, split)
+    assert all(parameter.grad is not None for parameter in method.trained.values())
+    names = {name for name in method.trained if name.startswith("lm.")}
+    assert {f"lm.{name}" for name, _ in encoder.model.named_parameters() if "pooler" not in name} == names
+    seen = []
+    method.head.register_forward_hook(lambda module, given, out: seen.append(given[0].detach()))
+    method._teach([""] * 60, data.y, split.train, None)
+    assert seen
+    assert not torch.cat(seen).any(), "as encode has it"
+
+
+def test_labels_of_the_other_step_are_learned_where_there_are_none():
+    """The E-step: with weight 0 on gold labels, what the graph network said of unlabelled nodes is all that is told."""
+    data = as_tag(planted(0, nodes=80))
+    split = few_shot(data.y, 4, 0)
+    method = GLEM(TunableWords(), alpha=1.0, steps=150, batch=32, lm_lr=0.0, head_lr=0.1)
+    method.lm, method.head = TunableWords(), nn.Linear(24, 4)
+    pseudo = torch.full((80,), 2)
+    torch.manual_seed(0)
+    method._teach(data.text, data.y, split.train, pseudo)
+    assert (method.head(method.lm.encode(data.text)).argmax(1) == 2).all()
+
+
 def test_what_is_given_stays_as_it_was_and_test_labels_do_not_matter():
     data = as_tag(planted(0, nodes=120))
     split = few_shot(data.y, 6, 0, val_shots=4)

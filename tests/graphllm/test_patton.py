@@ -56,6 +56,24 @@ def test_text_and_structure_both_count_and_all_is_trained(graph, encoder):
     assert all(torch.equal(before[key], value) for key, value in encoder.model.state_dict().items())
 
 
+def test_a_text_is_read_as_far_as_the_encoder_does(graph, encoder):
+    """Not 32 tokens of it, to which GLBench cuts what is to be classified."""
+    data, word = graph.clone(), graph.text[0].split()[0]
+    data.text = [" ".join([word] * 60), *graph.text[1:]]
+    method = PATTON(encoder, **TINY).fit(data, few_shot(data.y, 5, 0, val_shots=2))
+    told = [method.predict(data)]
+    for place in (50, 70):  # the encoder reads 64
+        other = data.clone()
+        words = [word] * 80 if place > 60 else [word] * 60
+        words[place] = graph.label_text[0]
+        other.text = [" ".join(words), *graph.text[1:]]
+        told.append(method.predict(other))
+    full = data.clone()
+    full.text = [" ".join([word] * 80), *graph.text[1:]]
+    assert not torch.equal(told[0][0], told[1][0])
+    assert torch.equal(method.predict(full)[0], told[2][0])
+
+
 def slow_layer(layer, hidden):
     """One layer of a BERT on the tokens ``[T, D]`` of one text, in the open."""
     own, heads = layer.attention.self, layer.attention.self.num_attention_heads

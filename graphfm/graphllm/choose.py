@@ -54,9 +54,12 @@ def choose(
     """
     target = without_labels(data)
     best: tuple[Supervised, dict[str, Any], Tensor] | None = None
-    highest, spent = -1.0, None
+    highest, spent, before = -1.0, None, None
     for setting in settings if split.val.numel() else settings[:1]:
-        method = make(setting).fit(data, split)
+        method = make(setting)
+        if before is not None:
+            method.go_on_from(before)
+        before = method.fit(data, split)
         scores = method.predict(target)
         usage = getattr(method, "usage", None)
         spent = usage if spent is None else spent if usage is None else spent + usage

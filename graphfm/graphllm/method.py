@@ -73,6 +73,12 @@ class Supervised(Method):
             split: the parts; without validation nodes, a fixed number of steps is taken.
         """
 
+    def go_on_from(self, other: Supervised) -> None:
+        """Take over, before :meth:`fit`, a stage that ``other`` went through on the same graph with the same settings.
+
+        What is found in the end is the same to the bit; a method of one stage takes nothing over.
+        """
+
 
 class ZeroShot(Method):
     """Answers on a graph of which it has seen no label; may learn from other graphs."""

@@ -1,5 +1,7 @@
-"""Faults of published benchmarks that must not come back: a wrong network by name, settings without effect, short texts,
-and a method that nothing proves."""
+"""Faults of published benchmarks that must not come back: a wrong network by name, settings without effect.
+
+And a method that nothing proves.
+"""
 
 from pathlib import Path
 

@@ -17,6 +17,7 @@ from graphfm.graphllm.backends.cache import cached_hidden
 from graphfm.graphllm.backends.prompts import question
 from graphfm.graphllm.method import Supervised
 from graphfm.graphllm.predictors.answers import frozen, step
+from graphfm.graphllm.stages import Stage
 from graphfm.graphllm.texts import adjacency, node_texts, num_classes
 from graphfm.graphllm.training import train_nodes
 from graphfm.nn import Adjacency
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import CausalLM
 
 __all__ = ["Adapter", "Foretold", "GraphAdapter", "foretold"]
+
+# What foretelling depends on, beside the language model and the graph.
+_FIRST = ("hidden", "dropout", "foretelling_lr", "rounds", "batch", "positions", "characters", "seed", "device")
 
 
 class Adapter(nn.Module):
@@ -145,6 +149,13 @@ class GraphAdapter(Supervised):
             foretelling_lr, rounds, batch, positions, epochs,
         )  # fmt: skip
         self.characters = characters
+        self.stage: Stage | None = None
+        self.taken: Stage | None = None
+
+    def go_on_from(self, other: Supervised) -> None:
+        """Take over what was foretold, if all that it depends on is the same."""
+        same = isinstance(other, GraphAdapter) and all(getattr(self, key) == getattr(other, key) for key in _FIRST)
+        self.taken = other.stage if same and other.lm is self.lm else None  # type: ignore[attr-defined]
 
     def fit(self, data: Data, split: Split) -> GraphAdapter:
         """Foretell all texts, then learn the answers of ``split.train``; the best on ``split.val`` is kept."""
@@ -153,8 +164,12 @@ class GraphAdapter(Supervised):
         with isolated_rng(self.seed, self.device):
             self.adapter = Adapter(self.lm.dim, self.hidden, num_classes(data), self.dropout).to(self.device)
             parameters = self.train_only({"adapter": self.adapter})
-            if self.rounds:
+            self.stage, self.taken = self.taken, None  # another fit may be on another graph
+            if self.stage is not None:
+                self.stage.restore([self.adapter], self.device)
+            elif self.rounds:
                 self._foretell(foretold(self.lm, self._texts(data), self.batch), x, adj)
+                self.stage = Stage.of([self.adapter], self.device)
             train_nodes(
                 self.adapter, lambda: self.adapter.answer(self.adapter(x, adj, prompts)), data.y.to(self.device),
                 split, parameters, lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs,

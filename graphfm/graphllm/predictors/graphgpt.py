@@ -13,10 +13,12 @@ from torch_geometric.data import Data
 from graphfm.backbones import GCN
 from graphfm.data.splits import Split
 from graphfm.graphllm.backends.prompts import question
+from graphfm.graphllm.method import Supervised
 from graphfm.graphllm.predictors.answers import Scores, named, step
 from graphfm.graphllm.predictors.predictor import Predictor
 from graphfm.graphllm.predictors.relations import chosen, pagerank, rings
 from graphfm.graphllm.predictors.sequences import NOTHING, embedded, joined, opening, slots, texts, words
+from graphfm.graphllm.stages import Stage
 from graphfm.graphllm.texts import adjacency, node_texts
 from graphfm.nn import Adjacency
 
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import CausalLM, TextEncoder
 
 __all__ = ["GraphGPT", "Grounding"]
+
+# What grounding and matching depend on, beside the models and the graph.
+_FIRST = (
+    "hidden", "grounding", "grounding_lr", "matching", "matching_lr", "neighbours", "tokens", "title", "batch", "seed",
+    "device",
+)  # fmt: skip
 
 _TEMPERATURE, _SHARES = 0.07, (1.0, 10.0, 10.0)
 _RESTART, _STEPS = 0.15, 20
@@ -112,26 +120,42 @@ class GraphGPT(Predictor):
         self.hidden, self.grounding, self.grounding_lr = hidden, grounding, grounding_lr
         self.matching, self.matching_lr = matching, matching_lr
         self.neighbours, self.tokens, self.title = neighbours, tokens, title
+        self.stage: Stage | None = None
+        self.taken: Stage | None = None
+
+    def go_on_from(self, other: Supervised) -> None:
+        """Take over grounding and matching, if all that they depend on is the same."""
+        same = isinstance(other, GraphGPT) and all(getattr(self, key) == getattr(other, key) for key in _FIRST)
+        alike = same and other.lm is self.lm and other.encoder is self.encoder  # type: ignore[attr-defined]
+        self.taken = other.stage if alike else None  # type: ignore[attr-defined]
 
     def make(self, data: Data, x: Tensor, split: Split) -> dict[str, nn.Module]:
         """Grounds the graph network first; the projector."""
         self.grounded = Grounding(x.size(1), self.hidden).to(self.device)
-        self._ground(x, adjacency(data, self.device))
+        if self.stage is None:
+            self._ground(x, adjacency(data, self.device))
         return {"projector": nn.Linear(self.hidden, self.lm.dim)}
 
     def fit(self, data: Data, split: Split) -> GraphGPT:
         """Ground, match, then train on the answers of ``split.train``; the best on ``split.val`` is kept."""
+        self.stage, self.taken = self.taken, None  # another fit may be on another graph
         super().fit(data, split)
         self.trained |= {f"grounding.{name}": value for name, value in self.grounded.named_parameters()}
         return self
 
     def before(self, data: Data, x: Tensor) -> None:
         """Match texts to tokens."""
+        found = [self.grounded, self.modules["projector"]]
+        if self.stage is not None:
+            self.stage.restore(found, self.device)
+            self.grounded.eval()
+            return
         loss, parameters = self.matched(data, x), list(self.modules["projector"].parameters())
         optimiser = torch.optim.AdamW(parameters, self.matching_lr, weight_decay=0.0)
         for _ in range(self.matching):
             for part in torch.randperm(int(data.num_nodes or 0)).split(self.batch):
                 step(optimiser, parameters, loss(part))
+        self.stage = Stage.of(found, self.device)
 
     def matched(self, data: Data, x: Tensor) -> Callable[[Tensor], Tensor]:
         """The mean next-token loss ``[]`` of texts told in the order of their nodes' tokens, of nodes ``[B]``."""

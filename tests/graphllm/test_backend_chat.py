@@ -10,6 +10,7 @@ import time
 import pytest
 
 from graphfm.graphllm import BudgetError, ChatClient, ChatError, OpenAIChat, Usage
+from graphfm.graphllm.backends.asking import ask_all
 from graphfm.graphllm.backends.post import _seconds
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -272,6 +273,61 @@ def test_many_at_once_but_no_more_than_asked(serve):
     for thread in threads:
         thread.join()
     assert script.most_at_once <= 3
+
+
+@pytest.mark.parametrize("step", [reply("no such model", status=404), reply("<html>", kind="text/html")])
+def test_a_server_that_never_answers_is_not_asked_for_everything(serve, step):
+    url, script = serve(step)
+    came = []
+    with pytest.raises(ChatError, match="3 conversations in a row have no answer; nothing more is sent"):
+        for pair in client(url, concurrency=2).complete_all(conversations(200)):
+            came.append(pair)
+    assert all(isinstance(answer, ChatError) for _, answer in came)
+    assert 3 <= len(came) == len(script.bodies) <= 8, "those under way come to their end"
+    with pytest.raises(ChatError, match="2 conversations in a row"):
+        ask_all(client(url, give_up=2, concurrency=1), [f"number {i}" for i in range(200)], 5)
+
+
+def test_failures_that_are_not_in_a_row_stop_nothing(serve):
+    steps = [reply("<html>", kind="text/html"), reply(completion("hi"))] * 6
+    url, script = serve(*steps)
+    found = dict(client(url, concurrency=1, give_up=2).complete_all(conversations(12)))
+    assert len(script.bodies) == 12
+    assert sum(isinstance(answer, ChatError) for answer in found.values()) == 6
+
+
+@pytest.mark.parametrize(
+    ("step", "charged"),
+    [
+        (reply("try again", status=503), False),
+        (reply("who are you", status=401), False),
+        (breaks_off, True),
+        (drips, True),
+        (reply("<html>", kind="text/html"), True),
+        (reply('{"choices": []}'), True),
+    ],
+)
+def test_what_may_have_been_written_may_be_charged(serve, step, charged):
+    """A server that bills answers which never arrive must not outrun the budget."""
+    url, script = serve(step)
+    chat = client(url, prices=(0.0, 1e6), timeout=0.3, retries=1)
+    with pytest.raises(ChatError):
+        chat.complete(HELLO, max_tokens=50)
+    assert chat.spent.requests == len(script.bodies)
+    assert chat.spent.price == (50 * len(script.bodies) if charged else 0)
+
+
+def test_what_is_kept_costs_nothing_now_and_tells_what_it_cost(serve, tmp_path):
+    url, _ = serve(reply(completion("one", prompt=10, completion=2)))
+    first = client(url, cache=tmp_path, prices=(1e6, 1e6)).complete(HELLO)
+    assert first.usage == first.cost == Usage(10, 2, 12.0, 1)
+    chat = client(url, cache=tmp_path)
+    again = chat.complete(HELLO)
+    assert (again.usage, again.cost, chat.spent) == (Usage(), Usage(10, 2, 12.0, 1), Usage())
+    seen = []
+    answers, cost = ask_all(chat, ["hello", "hello"], 256, lambda *pair: seen.append(pair))
+    assert (answers, cost) == (["one", "one"], Usage(10, 2, 12.0, 1))
+    assert seen == [("hello", again)]
 
 
 def test_one_bad_answer_does_not_stop_the_others(serve):

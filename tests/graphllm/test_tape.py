@@ -1,11 +1,14 @@
 """TAPE: answers once a question, ranked guesses by hand, averaged logits, text and structure both count."""
 
+import time
+
 import pytest
 import torch
 from planted import WordVectors, edges_shuffled, planted, texts_shuffled
 
 from graphfm.data.splits import few_shot
 from graphfm.graphllm.backends.base import Answer, Usage
+from graphfm.graphllm.backends.ledger import Ledger
 from graphfm.graphllm.enhancers.tape import TAPE, LocalTAPE, ranked_features, ranked_labels
 from graphfm.graphllm.protocol import answer_scores
 from graphfm.graphllm.texts import adjacency, as_tag, only_labels_of, without_labels
@@ -75,6 +78,49 @@ def test_a_question_is_asked_once_for_all_runs():
     assert first.model.asked == len(set(data.text))
     again, _, _ = fitted(data)
     assert again.model.asked == 0
+    asked = len(set(data.text))
+    assert first.usage == again.usage == Usage(3 * asked, asked, 0.0, asked), "what it once cost, not what is paid now"
+
+
+def test_answers_are_kept_as_they_come(monkeypatch):
+    """And a text that is no Unicode is asked like others."""
+    data = as_tag(planted(0, nodes=200))
+    data.text = [f"{text} number {i}" for i, text in enumerate(data.text)]
+    data.text[3] = "fig \ud800"
+
+    class Stops(Reader):
+        def generate(self, prompts, max_new_tokens=32):
+            if self.asked >= 128:
+                raise KeyboardInterrupt
+            return super().generate(prompts, max_new_tokens)
+
+    with pytest.raises(KeyboardInterrupt):
+        LocalTAPE(Stops(), WordVectors()).answers(data)
+    rest = LocalTAPE(Reader(), WordVectors())
+    assert len(rest.answers(data)) == 200
+    assert rest.model.asked == 200 - 128
+
+
+def test_time_on_answers_is_told_by_the_ledger():
+    data = as_tag(planted(0, nodes=30))
+
+    class Slow(Reader):
+        def __init__(self):
+            super().__init__()
+            self.ledger = Ledger()
+
+        def generate(self, prompts, max_new_tokens=32):
+            time.sleep(0.05)
+            return super().generate(prompts, max_new_tokens)
+
+    first, again = (LocalTAPE(Slow(), WordVectors()) for _ in range(2))
+    first.answers(data)
+    first.answers(data)
+    again.answers(data)
+    assert first.model.ledger.paid >= 0.05
+    assert again.model.ledger.paid == 0
+    assert again.model.ledger.seconds == pytest.approx(first.model.ledger.seconds)
+    assert first.model.ledger.seconds == pytest.approx(first.model.ledger.paid)
 
 
 def test_ranked_guesses():

@@ -53,10 +53,22 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a chat model said, and what that cost."""
+    """What a chat model said, and what that cost.
+
+    Attributes:
+        text: what it said.
+        usage: what it cost now; nothing if it came from a disk.
+        kept: what it cost when it was first given, if it came from a disk.
+    """
 
     text: str
     usage: Usage
+    kept: Usage | None = None
+
+    @property
+    def cost(self) -> Usage:
+        """What it cost when it was first given."""
+        return self.usage if self.kept is None else self.kept
 
 
 @runtime_checkable

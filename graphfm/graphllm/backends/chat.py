@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphfm.graphllm.backends.answers import AnswerStore
+from graphfm.graphllm.backends.answers import AnswerStore, Stored
 from graphfm.graphllm.backends.base import Answer, Usage
 from graphfm.graphllm.backends.post import ChatError, Refused, post_json
 
@@ -31,7 +31,8 @@ class OpenAIChat:
     each time, half of it random, and is at least what ``Retry-After`` asks for. Other failures are errors at once.
     Answers at temperature 0 are kept on disk by what was asked of which model at which address, so that a run that
     stops goes on where it was, and costs nothing the second time. Prices are counted from the tokens that the server
-    reports; where it reports none, the most that the answer can have cost is counted.
+    reports; where it reports none, or what it may have written does not come or cannot be read, the most that the
+    answer can have cost is counted.
 
     Args:
         url: up to and with ``/v1``.
@@ -46,6 +47,7 @@ class OpenAIChat:
         budget: stop before the price of all answers of this object exceeds it, reckoning with the longest answer that
             could come; needs ``prices``.
         max_requests: stop after that many requests, retries among them.
+        give_up: :meth:`complete_all` sends nothing more after that many conversations in a row without an answer.
         cache: folder of answers; ``None`` keeps none.
         extra: more fields of the request, such as ``{"seed": 0}`` or ``{"response_format": ...}``.
         seed: of the random half of the waits.
@@ -68,6 +70,7 @@ class OpenAIChat:
         prices: tuple[float, float] | None = None,
         budget: float | None = None,
         max_requests: int | None = None,
+        give_up: int = 3,
         cache: str | os.PathLike[str] | None = None,
         extra: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -79,11 +82,13 @@ class OpenAIChat:
                 "concurrency must be at least 1, timeout above 0 and retries, backoff, longest_wait at least 0, "
                 f"got {concurrency}, {timeout}, {retries}, {backoff}, {longest_wait}."
             )
+        if give_up < 1:
+            raise ValueError(f"give_up must be at least 1, got {give_up}.")
         if budget is not None and prices is None:
             raise ValueError("budget needs prices, per million prompt and completion tokens, such as (0.15, 0.6).")
         self.url, self.model, self.concurrency, self.retries = url.rstrip("/"), model, concurrency, retries
         self.timeout, self.backoff, self.longest_wait = timeout, backoff, longest_wait
-        self.prices, self.budget, self.max_requests = prices, budget, max_requests
+        self.prices, self.budget, self.max_requests, self.give_up = prices, budget, max_requests, give_up
         self.extra = dict(extra or {})
         self._key = key or os.environ.get("OPENAI_API_KEY")
         self._store = None if cache is None else AnswerStore(Path(cache))
@@ -119,10 +124,10 @@ class OpenAIChat:
         digest = hashlib.sha256(json.dumps([self.url, body], sort_keys=True).encode("utf-8", "surrogatepass"))
         keeps = self._store is not None and temperature == 0
         if keeps and self._store and (known := self._store.get(digest.hexdigest())) is not None:
-            return Answer(known, Usage())
+            return Answer(known.text, Usage(), known.usage)
         answer = self._ask(body)
         if keeps and self._store:
-            self._store.put(digest.hexdigest(), answer.text)
+            self._store.put(digest.hexdigest(), Stored(answer.text, answer.usage))
         return answer
 
     def complete_all(
@@ -132,8 +137,10 @@ class OpenAIChat:
 
         Raises:
             BudgetError: the budget is spent; answers under way are given out first.
+            ChatError: ``give_up`` in a row had no answer, as from a server that is down; likewise.
         """
-        spent: BudgetError | None = None
+        stop: BudgetError | ChatError | None = None
+        failed = 0
 
         def one(index: int) -> tuple[int, Answer | ChatError]:
             try:
@@ -146,18 +153,24 @@ class OpenAIChat:
             try:
                 for done in concurrent.futures.as_completed(under_way):
                     try:
-                        yield done.result()
+                        index, answer = done.result()
                     except BudgetError as error:
-                        spent = error
+                        stop = stop or error
                     except concurrent.futures.CancelledError:
                         continue
-                    if spent is not None:
+                    else:
+                        failed = failed + 1 if isinstance(answer, ChatError) else 0
+                        if isinstance(answer, ChatError) and failed >= self.give_up:
+                            told = f"{failed} conversations in a row have no answer; nothing more is sent. The last:"
+                            stop = stop or ChatError(f"{told} {answer}")
+                        yield index, answer
+                    if stop is not None:
                         for other in under_way:
                             other.cancel()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-        if spent is not None:
-            raise spent
+        if stop is not None:
+            raise stop
 
     def _ask(self, body: dict[str, Any]) -> Answer:
         """Send until there is an answer, or no hope of one."""
@@ -169,11 +182,11 @@ class OpenAIChat:
                     reply = post_json(f"{self.url}/chat/completions", body, self._key, self.timeout)
                     text, tokens = _parse(reply, self.url)
                 except Refused as refusal:
-                    self._ledger.settle(hold, Usage(requests=1))
+                    self._ledger.settle(hold, Usage(price=hold if refusal.written else 0.0, requests=1))
                     tries += 1
                     time.sleep(self._wait(refusal, tries))
-                except BaseException:
-                    self._ledger.settle(hold, Usage(requests=1))
+                except BaseException as error:
+                    self._ledger.settle(hold, Usage(price=hold if getattr(error, "written", True) else 0.0, requests=1))
                     raise
                 else:
                     price = hold if tokens is None else self._price(*tokens)
@@ -264,5 +277,5 @@ def _parse(reply: Any, url: str) -> tuple[str, tuple[int, int] | None]:
         if not isinstance(text, str) or (tokens is not None and min(tokens) < 0):
             raise ValueError("no text, or fewer tokens than none")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ChatError(f"{url} answers no chat completion but {str(reply)[:200]!r}.") from error
+        raise ChatError(f"{url} answers no chat completion but {str(reply)[:200]!r}.", written=True) from error
     return text, tokens

@@ -18,14 +18,22 @@ _LARGEST = 16 * 2**20
 
 
 class ChatError(RuntimeError):
-    """The server cannot be reached, refuses, or answers something else than it was asked for."""
+    """The server cannot be reached, refuses, or answers something else than it was asked for.
+
+    Attributes:
+        written: whether the server may have written an answer, and may charge for it.
+    """
+
+    def __init__(self, message: str, *, written: bool = False) -> None:
+        super().__init__(message)
+        self.written = written
 
 
 class Refused(ChatError):
     """Perhaps not for long: worth another try, after ``retry_after`` seconds if the server says so."""
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, retry_after: float | None = None, *, written: bool = False) -> None:
+        super().__init__(message, written=written)
         self.retry_after = retry_after
 
 
@@ -52,21 +60,25 @@ def post_json(url: str, body: Any, key: str | None, timeout: float) -> Any:
             raise Refused(message, _seconds(error.headers.get("Retry-After"))) from error
         raise ChatError(message) from error
     except TimeoutError as error:
-        raise Refused(f"{url} says nothing for {timeout:g} s; raise timeout or lower concurrency.") from error
+        message = f"{url} says nothing for {timeout:g} s; raise timeout or lower concurrency."
+        raise Refused(message, written=True) from error
+    except http.client.IncompleteRead as error:
+        raise Refused(f"{url} breaks off in the middle of an answer ({error}).", written=True) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, TimeoutError):
             raise Refused(f"{url} cannot be reached within {timeout:g} s; is the server running?") from error
         raise Refused(f"{url} cannot be reached ({reason or type(error).__name__}); is the server running?") from error
     if len(content) > _LARGEST:
-        raise ChatError(f"{url} answers more than {_LARGEST} bytes.")
+        raise ChatError(f"{url} answers more than {_LARGEST} bytes.", written=True)
     try:
         return json.loads(content)
     except ValueError as error:
         what = "a web page" if kind == "text/html" or content.lstrip()[:1] == b"<" else "no JSON"
         raise ChatError(
             f"{url} answers {what}: {_plain(content)!r}; the address must end where /chat/completions begins, "
-            "often with /v1."
+            "often with /v1.",
+            written=True,
         ) from error
 
 

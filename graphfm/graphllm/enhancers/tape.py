@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,8 +15,9 @@ from torch_geometric.data import Data
 
 from graphfm.backbones import GCN
 from graphfm.data.splits import Split
-from graphfm.graphllm.backends.answers import AnswerStore
+from graphfm.graphllm.backends.answers import AnswerStore, Stored
 from graphfm.graphllm.backends.asking import ask_all
+from graphfm.graphllm.backends.base import Usage
 from graphfm.graphllm.backends.cache import cache_folder
 from graphfm.graphllm.method import Supervised
 from graphfm.graphllm.texts import adjacency, encode_together, node_texts, num_classes
@@ -23,8 +26,11 @@ from graphfm.rng import isolated_rng
 
 if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import CausalLM, ChatClient, TextEncoder
+    from graphfm.graphllm.backends.ledger import Ledger
 
 __all__ = ["TAPE", "LocalTAPE", "ranked_features", "ranked_labels"]
+
+_TOGETHER = 64  # answers that a local model writes before they are kept
 
 
 def ranked_labels(answer: str, labels: list[str], at_most: int) -> list[int]:
@@ -120,18 +126,23 @@ class TAPE(Supervised):
         return [f"{text[: self.characters]} {ask} Answer:" for text in node_texts(data)]
 
     def answers(self, data: Data) -> list[str]:
-        """What the model says of each node, from disk where it is."""
+        """What the model says of each node, from disk where it is; ``usage`` is what all of it once cost."""
         store = AnswerStore(Path(cache_folder()) / "tape")
         asked = self.questions(data)
-        keys = {
-            text: hashlib.sha256(f"{self.model.name}\0{self.max_tokens}\0{text}".encode()).hexdigest() for text in asked
-        }
-        known = {text: store.get(key) for text, key in keys.items()}
-        missing = [text for text, answer in known.items() if answer is None]
-        for text, answer in zip(missing, self._ask(missing) if missing else [], strict=True):
+        keys = {text: self._key(text) for text in asked}
+        known = {text: found for text, key in keys.items() if (found := store.get(key)) is not None}
+
+        def came(text: str, answer: Stored) -> None:
             store.put(keys[text], answer)
             known[text] = answer
-        return [known[text] or "" for text in asked]
+
+        self._ask([text for text in keys if text not in known], came)
+        self._count({keys[text]: answer for text, answer in known.items()})
+        return [known[text].text for text in asked]
+
+    def _key(self, text: str) -> str:
+        asked = f"{self.model.name}\0{self.max_tokens}\0{text}"
+        return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 
     def features(self, data: Data) -> list[Tensor]:
         """``h_orig`` ``[N, D]``, ``h_expl`` ``[N, D]`` and ``h_pred`` ``[N, ranks * C]``, on the device."""
@@ -165,9 +176,13 @@ class TAPE(Supervised):
         logits = [net(x, adj) for net, x in zip(self.networks.values(), self.features(data), strict=True)]
         return torch.stack(logits).mean(0).softmax(1).cpu()
 
-    def _ask(self, questions: list[str]) -> list[str]:
-        answers, self.usage = ask_all(self.model, questions, self.max_tokens)
-        return answers
+    def _ask(self, questions: list[str], came: Callable[[str, Stored], None]) -> None:
+        ask_all(
+            self.model, questions, self.max_tokens, lambda text, answer: came(text, Stored(answer.text, answer.cost))
+        )
+
+    def _count(self, answers: dict[str, Stored]) -> None:
+        self.usage = sum((answer.usage for answer in answers.values()), Usage())
 
 
 class LocalTAPE(TAPE):
@@ -181,6 +196,22 @@ class LocalTAPE(TAPE):
 
     def __init__(self, lm: CausalLM, encoder: TextEncoder, **settings: Any) -> None:
         super().__init__(lm, encoder, **settings)  # type: ignore[arg-type]
+        self.paid = 0.0
 
-    def _ask(self, questions: list[str]) -> list[str]:
-        return self.model.generate(questions, self.max_tokens)
+    def _ask(self, questions: list[str], came: Callable[[str, Stored], None]) -> None:
+        for at in range(0, len(questions), _TOGETHER):
+            part, started = questions[at : at + _TOGETHER], time.perf_counter()
+            answers = self.model.generate(part, self.max_tokens)
+            each = (time.perf_counter() - started) / len(part)
+            self.paid += each * len(part)
+            for text, answer in zip(part, answers, strict=True):
+                came(text, Stored(answer, seconds=each))
+
+    def _count(self, answers: dict[str, Stored]) -> None:
+        """To the model's ledger, as the states are: what all answers once took, and what was spent on them now."""
+        ledger: Ledger | None = getattr(self.model, "ledger", None)
+        paid, self.paid = self.paid, 0.0
+        if ledger is not None:
+            for key, answer in answers.items():
+                ledger.states(key, answer.seconds, 0.0)
+            ledger.paid += paid

@@ -14,6 +14,7 @@ from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
 from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
 
 from graphfm.data.checks import check_graph
+from graphfm.data.words import as_text
 
 __all__ = ["from_tag_dataset", "read_glbench"]
 
@@ -101,7 +102,7 @@ def _graph(given: dict[str, Any], name: str, where: str) -> Data:
             data[key] = value
     if data.y is not None:
         data.y = data.y.reshape(-1).long()
-    data.text = ["" if text is None else str(text) for text in texts]
+    data.text = [as_text(text) for text in texts]
     for key, names in (("label_text", _LABELS), ("label_description", _ABOUT)):
         value = _first(given, names)
         if value is not None:

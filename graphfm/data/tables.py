@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 
 from graphfm.data.checks import check_graph
 from graphfm.data.files import encode_labels
+from graphfm.data.words import as_text
 
 __all__ = ["read_jsonl"]
 
@@ -49,7 +50,7 @@ def read_jsonl(
         if place.setdefault(str(line["id"]), len(place)) != number - 1:
             raise ValueError(f"{nodes}, line {number}: id {line['id']!r} is there twice; ids must differ.")
     data = Data(num_nodes=len(lines))
-    data.text = ["" if line["text"] is None else str(line["text"]) for line in lines]
+    data.text = [as_text(line["text"]) for line in lines]
     data.node_name = list(place)
     if any(line.get("label") is not None for line in lines):
         data.y, names = encode_labels([line.get("label") for line in lines])

@@ -20,6 +20,7 @@ from torch_geometric.data import Data
 
 from graphfm.data.checks import check_graph
 from graphfm.data.npz import check_kinds, read_arrays
+from graphfm.data.words import as_text
 
 __all__ = ["read_tag", "text_features"]
 
@@ -85,7 +86,7 @@ def read_tag(folder: Path, name: str) -> Data:
     check_kinds(arrays, folder / "graph.npz")
     if "y" in arrays and arrays["y"].dtype.kind not in "iu":
         raise ValueError(f"{folder / 'graph.npz'}: array 'y' must hold class numbers, got {arrays['y'].dtype}.")
-    texts = [str(line["text"]) for line in lines]
+    texts = [as_text(line["text"]) for line in lines]
     data = Data()
     for key, value in arrays.items():
         data[key] = torch.from_numpy(value.astype(np.float32) if key == "x" else value)

@@ -11,6 +11,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import remove_self_loops
 
 from graphfm.data.checks import check_graph, check_labels
+from graphfm.data.words import as_text
 from graphfm.joined import undirected
 from graphfm.nn import Adjacency
 
@@ -81,7 +82,7 @@ def node_texts(data: Data, name: str = "data") -> list[str]:
         )
     if isinstance(texts, str) or len(texts) != data.num_nodes:
         raise ValueError(f"{name}.text must hold one string for each of {data.num_nodes} nodes.")
-    return ["" if text is None else str(text) for text in texts]
+    return [as_text(text) for text in texts]
 
 
 def class_texts(data: Data) -> list[str]:

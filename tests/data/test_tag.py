@@ -52,6 +52,14 @@ def test_a_folder(tmp_path):
     assert "train_mask" not in data
 
 
+def test_texts_that_are_not_there_are_empty(tmp_path):
+    assert load(tag(tmp_path, texts=["a green tea", None, float("nan"), *TEXTS[3:]])).text[:3] == [
+        "a green tea",
+        "",
+        "",
+    ]
+
+
 def test_features_of_the_file_win(tmp_path):
     data = load(tag(tmp_path, x=np.arange(12, dtype=np.float16).reshape(6, 2)))
     assert data.x.tolist() == [[2 * i, 2 * i + 1] for i in range(6)]

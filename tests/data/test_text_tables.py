@@ -8,6 +8,7 @@ import torch
 from torch_geometric.data import Data
 
 from graphfm.data import catalogue, from_tag_dataset, load, read_glbench, read_jsonl
+from graphfm.graphllm.texts import node_texts
 
 NODES = (
     '{"id": "a", "text": "one", "label": "x"}\n\n{"id": 7, "text": null, "label": "w"}\n{"id": "c", "text": "three"}\n'
@@ -97,6 +98,50 @@ def test_a_tag_dataset():
     assert (data.name, data.label_text) == ("ogbn-arxiv", ["A", "B"])
     with pytest.raises(ValueError, match="text is missing"):
         from_tag_dataset(Tags(data=published(), text=None))
+
+
+def test_pygs_own_class(tmp_path):
+    """Made from files as users have them."""
+    pandas = pytest.importorskip("pandas", reason="PyG's TAGDataset reads its texts with pandas")
+    pytest.importorskip("transformers", reason="the extra llm is not installed")
+    from torch_geometric.data import InMemoryDataset
+    from torch_geometric.datasets import TAGDataset
+
+    from graphfm.graphllm.backends.tiny import word_tokenizer
+
+    class Small(InMemoryDataset):
+        name = "some-graph"
+
+        def __init__(self):
+            super().__init__(None)
+            graph = Data(edge_index=torch.tensor([[0, 1], [1, 2]]), y=torch.tensor([[0], [1], [0]]), x=torch.rand(3, 2))
+            self.data, self.slices = self.collate([graph])
+
+        def get_idx_split(self):
+            return {"train": torch.tensor([2]), "valid": torch.tensor([0]), "test": torch.tensor([1])}
+
+    word_tokenizer(["p q r"]).save_pretrained(tmp_path / "words")
+    (tmp_path / "some_graph" / "raw").mkdir(parents=True)
+    texts = pandas.DataFrame({"text": ["p", "r", "q r"]})
+    texts.to_csv(tmp_path / "some_graph" / "raw" / "node-text.csv.gz", index=False)
+    data = from_tag_dataset(TAGDataset(tmp_path, Small(), str(tmp_path / "words")), labels=["A", "B"])
+    assert data.text == ["p", "r", "q r"]
+    assert data.y.tolist() == [0, 1, 0]
+    assert (data.name, data.train_mask.tolist()) == ("some-graph", [False, False, True])
+    assert data.edge_index.tolist() == [[0, 1], [1, 2]]
+
+
+def test_texts_that_are_not_there_are_empty(tmp_path):
+    nodes = NODES.replace('"one"', "NaN")
+    (tmp_path / "nodes.jsonl").write_text(nodes)
+    (tmp_path / "edges.jsonl").write_text(EDGES)
+    assert read_jsonl(tmp_path / "nodes.jsonl", tmp_path / "edges.jsonl").text == ["", "", "three"]
+    given = published()
+    given.raw_texts = [float("nan"), "two", None]
+    torch.save(given, tmp_path / "cora.pt")
+    assert read_glbench(tmp_path / "cora.pt").text == ["", "two", ""]
+    given.text = given.raw_texts
+    assert node_texts(given) == ["", "two", ""]
 
 
 def test_json_lines(tmp_path):

@@ -68,7 +68,7 @@ class Cell:
         settings: dict[str, Any] = {
             "protocol": setup.setting,
             "group": self.method.family,
-            "labels": setup.labels,
+            "labels": setup.labels if self.method.descriptions else "names",
             "split": f"{setup.shots} a class / rest" if few else rule_of(self.target.data).name,
             "shots": setup.shots if few else 0,
             "device": str(setup.device or "cpu"),

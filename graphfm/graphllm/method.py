@@ -32,6 +32,7 @@ class Method(abc.ABC):
         grid: values tried for each setting, the first of each being the default; the best on validation nodes is kept.
         published: values from a public source that the docstring names, for those with the time; nothing where there
             is no such source, so that the defaults are all that is tried.
+        descriptions: whether it reads what is said of the classes beside their names.
         trained: after ``fit``, what was trained, by name.
     """
 
@@ -40,6 +41,7 @@ class Method(abc.ABC):
     family: ClassVar[str]
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
     published: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    descriptions: ClassVar[bool] = False
 
     def __init__(self, *, seed: int = 0, device: str | None = None) -> None:
         self.seed, self.device = seed, as_device(device)

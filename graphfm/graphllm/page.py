@@ -198,19 +198,20 @@ def _measured(cells: Sequence[Result]) -> str:
             "zero-shot methods are given the target without labels.",
         ),
         ("zero-shot", _sources(cells)),
+        ("nodes left out, their texts being a source's", _left_out(cells)),
         ("interval", "95 % by Student’s t over seeds, each with a split of its own where the protocol draws splits."),
         ("no answer", "Counts as wrong in accuracy and macro-F1."),
         (
             "cost",
             "Seconds of all settings tried and of the prediction, plus what encoding the texts took when it was first "
             "done. Peak memory is the device's; on a CPU that of the whole process, with all the texts and models that "
-            "it holds. Tokens and price are of what was sent; answers found on disk cost nothing.",
+            "it holds. Tokens and price are what all answers cost when they were first given.",
         ),
         ("models", _models(cells)),
         ("texts", _texts(cells)),
         ("texts told in part", _shortened(cells)),
         ("prompts that lost their middle", _cut_prompts(cells)),
-        ("labels", ", ".join(sorted({str(one.settings.get("labels")) for one in cells}))),
+        ("class descriptions", _described(cells)),
         ("device", ", ".join(sorted({str(one.settings.get("device")) for one in cells}))),
         ("versions", ", ".join(sorted({f"{k} {v}" for one in cells for k, v in one.versions.items()}))),
     ]
@@ -238,6 +239,22 @@ def _shortened(cells: Sequence[Result]) -> str:
         f"{one.dataset}: {one.metrics['texts_shortened']:.0f} by {one.method}"
         for one in cells
         if one.metrics.get("texts_shortened")
+    }
+    return "; ".join(sorted(found))
+
+
+def _described(cells: Sequence[Result]) -> str:
+    """Which methods read more of the classes than their names."""
+    found = sorted({one.method for one in cells if one.settings.get("labels") == "descriptions"})
+    return f"Read by {', '.join(found)}; all others read names at most." if found else ""
+
+
+def _left_out(cells: Sequence[Result]) -> str:
+    """Nodes of targets that no score counts, for a source holds their text."""
+    found = {
+        f"{one.dataset}: {one.metrics['left_out']:.0f}"
+        for one in cells
+        if "sources" in one.settings and one.metrics.get("left_out")
     }
     return "; ".join(sorted(found))
 

@@ -19,7 +19,8 @@ class Setup:
         setting: ``"supervised"`` (the protocol's splits, settings chosen on validation nodes), ``"few-shot"``
             (``shots`` labels a class, no validation, default settings), ``"zero-shot"`` (no label of the target).
         shots: labels a class in the few-shot setting.
-        labels: ``"descriptions"`` or ``"names"``: what methods are told of the classes.
+        labels: ``"descriptions"`` or ``"names"``: what methods are told of the classes, if they read descriptions
+            (``descriptions`` of :class:`~graphfm.graphllm.Method`); a cell says which it was.
         grid: ``"small"``, ``"published"`` or ``"one"``; for the supervised setting.
         device: where methods run.
 

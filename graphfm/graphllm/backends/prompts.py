@@ -15,10 +15,17 @@ __all__ = ["cut_embeds", "cut_middle", "label_tokens", "pad_left", "prompt_token
 _ANCHOR = ":"  # what a prompt ends with; labels are tokenised behind it, for some tokenizers treat a beginning apart
 
 
-def question(labels: Sequence[str]) -> str:
-    """How every method here asks for the class: names them all, and ends where the answer begins."""
-    names = ", ".join(str(label).replace("_", " ") for label in labels)
-    return f"Question: the classes are {names}. Which class is the node of? Answer:"
+def question(labels: Sequence[str], about: Sequence[str] = ()) -> str:
+    """How every method here asks for the class: names them all, and ends where the answer begins.
+
+    Args:
+        labels: class names.
+        about: what is said of each class, if anything is.
+    """
+    names = [str(label).replace("_", " ") for label in labels]
+    said = [text.strip(" .") for text in about] or [""] * len(names)
+    told = [f"{name} ({text})" if text else name for name, text in zip(names, said, strict=True)]
+    return f"Question: the classes are {', '.join(told)}. Which class is the node of? Answer:"
 
 
 def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:

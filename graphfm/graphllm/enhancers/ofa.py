@@ -51,6 +51,7 @@ class _OFA(Method):
     """What the supervised and the zero-shot form share; described there."""
 
     needs = ("encoder",)
+    descriptions: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -71,6 +71,7 @@ class SpreadTexts(ZeroShot):
     """
 
     family = "zero-shot"
+    descriptions: ClassVar[bool] = True
     all_nodes: ClassVar[bool]
 
     def __init__(

@@ -49,6 +49,8 @@ def _plain(text: str) -> str:
 class LMZeroShot(ZeroShot):
     """The likelihood of each class name after a node's text and the question; edges are not looked at.
 
+    The question names the classes, with their descriptions where there are some.
+
     Frozen: the language model. Nothing is trained, nothing is generated, so no answer is unknown. GLBench lets its
     models write an answer and looks for a name in it (:class:`ChatZeroShot`); here all names are scored, and a sum of
     log-likelihoods prefers short ones.
@@ -64,6 +66,7 @@ class LMZeroShot(ZeroShot):
     needs: ClassVar[tuple[str, ...]] = ("lm",)
     uses = frozenset({"text"})
     family = "zero-shot"
+    descriptions: ClassVar[bool] = True
     told: ClassVar[int] = 0
 
     def __init__(
@@ -94,7 +97,7 @@ class LMZeroShot(ZeroShot):
     def prompts(self, data: Data) -> list[str]:
         """What is asked of each node: its text, those of its neighbours, the question with all class names."""
         texts = [text[: self.characters] for text in node_texts(data)]
-        asked = question(data.label_text)
+        asked = question(data.label_text, data.get("label_description") or ())
         if not self.neighbours:
             return [f"{text} {asked}" for text in texts]
         around = drawn_neighbours(data, self.neighbours, self.seed)

@@ -42,6 +42,7 @@ class TextPropagation(ZeroShot):
 
     needs = ("encoder",)
     family = "zero-shot"
+    descriptions: ClassVar[bool] = True
     rounds: ClassVar[int] = 2
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {}
 

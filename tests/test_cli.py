@@ -236,3 +236,9 @@ def test_an_empty_results_file_says_so(run, tmp_path):
     found = run("report", tmp_path / "results.jsonl")
     assert found.exit_code == 2
     assert "holds no results yet" in found.output
+
+
+def test_python_m_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "graphfm", "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert "glbench" in done.stdout

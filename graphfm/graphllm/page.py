@@ -20,7 +20,6 @@ __all__ = ["cost_plot", "write_glbench_report"]
 
 _MORE = """
 td .family { color: var(--muted); font-size: .8rem; }
-.cd { max-width: 620px; }
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -17,8 +18,10 @@ __all__ = ["SETTINGS", "Rule", "answer_scores", "glbench_split", "rule_of"]
 
 SETTINGS = ("supervised", "few-shot", "zero-shot")
 
-_OFFICIAL = ("ogbn", "arxiv", "wikics")  # their own split is the protocol's
-_SHARES = ("reddit", "instagram")
+# Words of a name: "tag/cora_ml" is kin to Cora, a folder "coral" is not.
+_OFFICIAL = {"ogbn", "arxiv", "wikics"}  # their own split is the protocol's
+_SHARES = {"reddit", "instagram"}
+_CITATIONS = {"cora", "citeseer", "pubmed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +50,14 @@ def rule_of(data: Data) -> Rule:
     Arxiv, WikiCS: their own masks. Any other graph follows the citation graphs' rule if at least 1,000 nodes remain to
     be tested, and 48 / 32 / 20 % (Pei et al., 2002.05287) if it is smaller.
     """
-    name = str(data.get("name", "")).lower()
-    if any(part in name for part in _OFFICIAL) and data.get("train_mask") is not None:
+    words = set(re.split(r"[^a-z0-9]+", str(data.get("name", "")).lower()))
+    if words & _OFFICIAL and data.get("train_mask") is not None:
         return Rule("own masks", official=True)
-    if any(part in name for part in _SHARES):
+    if words & _SHARES:
         return Rule("10 / 10 / 80 %", shares=(0.1, 0.1))
     labelled = int((data.y >= 0).sum())
     classes = int(data.y.max()) + 1
-    if labelled - 20 * classes - 500 >= 1000 or any(part in name for part in ("cora", "citeseer", "pubmed")):
+    if labelled - 20 * classes - 500 >= 1000 or words & _CITATIONS:
         val = min(500, (labelled - 20 * classes) // 2)
         return Rule(f"20 a class / {val} / rest", shots=20, val=val)
     return Rule("48 / 32 / 20 %", shares=(0.48, 0.32))

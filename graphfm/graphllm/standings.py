@@ -69,7 +69,8 @@ class Standings:
 def standings(results: Iterable[Result], kin: Mapping[str, str] | None = None) -> list[Standings]:
     """Sort cells into settings.
 
-    Ranked are the methods that have all of the most datasets that at least half of the methods have, over those. Others
+    Ranked are the methods that have all of the most datasets that at least half of the methods have, over those; a
+    dataset that was measured with fewer seeds than most methods have there does not count. Others
     are shown but not ranked, so that one interrupted method does not shrink the comparison. What zero-shot methods
     learned from differs from target to target and names no method, unless one target was answered from several.
 
@@ -112,8 +113,9 @@ def _standings(setting: str, cells: Sequence[Result], kin: Mapping[str, str]) ->
     accuracy = _by_method(summarise(cells, "accuracy"))
     macro = _by_method(summarise(cells, "macro_f1"))
     datasets = tuple(dict.fromkeys(one.dataset for one in cells))
-    wanted = _shared({name: frozenset(found) for name, found in accuracy.items()})
-    ranked = {name: found for name, found in accuracy.items() if wanted <= set(found)}
+    whole = _whole(accuracy)
+    wanted = _shared(whole)
+    ranked = {name: found for name, found in accuracy.items() if wanted <= whole[name]}
     common = tuple(name for name in datasets if name in wanted)
     ranking = None
     if len(ranked) > 1 and common:
@@ -123,6 +125,19 @@ def _standings(setting: str, cells: Sequence[Result], kin: Mapping[str, str]) ->
     lines = [dataclasses.replace(line, rank=place.get(line.method, math.nan)) for line in lines]
     lines.sort(key=lambda line: (math.isnan(line.rank), line.rank, -_defined(line.mean)))
     return Standings(setting, datasets, common, tuple(lines), ranking)
+
+
+def _whole(accuracy: Mapping[str, Mapping[str, Summary]]) -> dict[str, frozenset[str]]:
+    """By method, the datasets that it was measured on with as many seeds as the middle one of the methods there."""
+    seeds: dict[str, list[int]] = {}
+    for found in accuracy.values():
+        for name, one in found.items():
+            seeds.setdefault(name, []).append(one.n)
+    usual = {name: statistics.median_low(counts) for name, counts in seeds.items()}
+    return {
+        method: frozenset(name for name, one in found.items() if one.n >= usual[name])
+        for method, found in accuracy.items()
+    }
 
 
 def _merged(found: Mapping[str, Summary], common: Sequence[str], kin: Mapping[str, str]) -> dict[str, float]:

@@ -31,6 +31,9 @@ def labelled(nodes, classes=4, name="graph"):
         (labelled(19717, 3, "pubmed"), (60, 500, 19157)),
         (labelled(11339, 2, "instagram"), (1134, 1134, 9071)),
         (labelled(200, 5, "tag/webkb_texas"), (95, 65, 40)),
+        (labelled(1200, 4, "citeseer_sub"), (80, 500, 620)),
+        (labelled(1200, 4, "/data/coral-reef"), (576, 384, 240)),
+        (labelled(1200, 4, "subreddits"), (576, 384, 240)),
         (labelled(7000, 12, "debian"), (240, 500, 6260)),
     ],
 )

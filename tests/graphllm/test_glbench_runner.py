@@ -215,18 +215,62 @@ def test_methods_that_tune_an_encoder_run_when_they_are_named(capsys):
     assert _chosen(["LMTuning"], "supervised", stock) == [find_method("LMTuning")]
 
 
+def test_methods_that_learn_from_sources_are_left_out_without_any(capsys):
+    stock = Stock(encoder=WordVectors())
+    found = {one.__name__ for one in _chosen([], "zero-shot", stock, sources=False)}
+    assert found == {"TextCosine", "TextPropagation"}
+    assert "FrozenZeroG, OFAZeroShot" in capsys.readouterr().out
+    assert {"FrozenZeroG", "OFAZeroShot"} < {one.__name__ for one in _chosen([], "zero-shot", stock)}
+    assert _chosen(["OFAZeroShot"], "zero-shot", stock, sources=False) == [find_method("OFAZeroShot")]
+    for one in methods().values():
+        if issubclass(one, ZeroShot) and one.learns and one.needs == ("encoder",):
+            with pytest.raises(ValueError, match="sources is empty"):
+                one(WordVectors()).fit([])
+
+
+def folder_of(graph, folder):
+    """The graph as the tables of a user."""
+    folder.mkdir()
+    edges = "\n".join(f"{a},{b}" for a, b in graph.edge_index.t().tolist())
+    (folder / "edges.csv").write_text(f"source,target\n{edges}\n")
+    lines = [
+        f"{i},{graph.label_text[int(y)]},{text}" for i, (y, text) in enumerate(zip(graph.y, graph.text, strict=True))
+    ]
+    (folder / "nodes.csv").write_text("id,label,text\n" + "\n".join(lines) + "\n")
+    return folder
+
+
+def test_command_line_without_labels_and_with_few(tmp_path):
+    command = lambda *words: CliRunner().invoke(app, ["glbench", *map(str, words)], env={"COLUMNS": "200"})  # noqa: E731
+    target = folder_of(planted(0, nodes=120), tmp_path / "target")
+    source = folder_of(planted(1, nodes=120, classes=("fig", "gold", "hat", "ink"), filler="z"), tmp_path / "source")
+    words = ("--datasets", target, "--seeds", 1, "--out")
+    done = command("run", *words, tmp_path / "zero", "--setting", "zero-shot", "--sources", f"{source},{target}",
+                   "--leave-out-overlapping", "--labels", "names", "--methods", "TextPropagation")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (cell,) = read(tmp_path / "zero" / RESULTS)
+    assert (cell.settings["sources"], cell.settings["labels"]) == (["source"], "names")
+    refused = command("run", *words, tmp_path / "x", "--setting", "zero-shot", "--sources", target)
+    assert refused.exit_code == 2
+    assert "among its own sources" in " ".join(refused.output.replace("│", " ").split())
+    few = ("--setting", "few-shot", "--shots", 3, "--device", "cpu", "--methods", "LabelPropagation")
+    done = command("run", *words, tmp_path / "few", *few)
+    assert done.exit_code == 0, done.output
+    (cell,) = read(tmp_path / "few" / RESULTS)
+    assert (cell.settings["shots"], cell.settings["split"]) == (3, "3 a class / rest")
+    down = ("--chat", "http://127.0.0.1:9/v1", "--model", "none", "--max-requests", 2)
+    failed = command("run", *words, tmp_path / "down", "--setting", "zero-shot", "--methods", "ChatZeroShot", *down)
+    assert failed.exit_code == 1, "nothing was measured"
+    assert "max_requests is 2" in failed.output
+    assert "1 failed" in failed.output
+
+
 def test_command_line(tmp_path):
     command = lambda *words: CliRunner().invoke(app, ["glbench", *map(str, words)], env={"COLUMNS": "200"})  # noqa: E731
     listed = command("list").output.splitlines()
     assert len(listed) == 1 + len(methods())
     assert any(line.startswith("LabelPropagation") and line.endswith("nothing") for line in listed)
-    (tmp_path / "g").mkdir()
-    graph = planted(0, nodes=120)
-    (tmp_path / "g" / "edges.csv").write_text(
-        "source,target\n" + "\n".join(f"{a},{b}" for a, b in graph.edge_index.t().tolist()) + "\n"
-    )
-    lines = [f"{i},{graph.label_text[int(graph.y[i])]},{graph.text[i]}" for i in range(120)]
-    (tmp_path / "g" / "nodes.csv").write_text("id,label,text\n" + "\n".join(lines) + "\n")
+    folder_of(planted(0, nodes=120), tmp_path / "g")
     out = tmp_path / "out"
     words = ("--datasets", tmp_path / "g", "--methods", "labelpropagation,LMHead", "--seeds", 2, "--grid", "one")
     done = command("run", *words, "--out", out)

@@ -39,6 +39,15 @@ def test_kin_are_ranked_by_their_mean(kin, datasets, ranks, tmp_path):
     assert f"Friedman over {datasets} datasets" in write_glbench_report(tmp_path, kin=kin).read_text()
 
 
+def test_a_method_with_fewer_seeds_than_most_is_shown_and_not_ranked():
+    cells = [cell(name, place, 0.5, seed=seed) for name in "ABC" for place in "ab" for seed in range(2 + (name == "C"))]
+    cells += [cell("D", place, 0.9) for place in "ab"]
+    (found,) = standings(cells)
+    assert set(found.ranking.methods) == {"A", "B", "C"}
+    assert {line.method for line in found.lines} == {"A", "B", "C", "D"}
+    assert found.lines[-1].method == "D"
+
+
 def test_memory_is_the_median_of_the_seeds_where_it_is_largest():
     peaks = {"a": (1, 2, 900), "b": (5, 7, 6)}
     cells = [cell("A", place, 0.5, seed=i, memory=m) for place, got in peaks.items() for i, m in enumerate(got)]

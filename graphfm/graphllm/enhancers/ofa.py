@@ -172,6 +172,7 @@ class OFAZeroShot(_OFA, ZeroShot):
     """
 
     family = "zero-shot"
+    learns: ClassVar[bool] = True
 
     def fit(self, sources: Iterable[Data]) -> OFAZeroShot:
         """Train on all labelled nodes of the sources, one source a step in turn.

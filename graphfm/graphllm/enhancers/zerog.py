@@ -72,6 +72,7 @@ class SpreadTexts(ZeroShot):
 
     family = "zero-shot"
     descriptions: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
     all_nodes: ClassVar[bool]
 
     def __init__(

@@ -98,7 +98,7 @@ class Cell:
         if issubclass(kind, ZeroShot):
             sources = self.target.sources
             fit = fits.of(kind, self.seed, self.target.taught, lambda: kind(**given).fit(sources), self.stock)
-            return Answer(fit.method.predict(without_labels(self.target.data)), fit.method, {}, fit)
+            return Answer(fit.method.predict(without_labels(self.target.data, split.test)), fit.method, {}, fit)
         grid = self.setup.grid if self.setup.setting == "supervised" else "one"
         if not issubclass(kind, Supervised):
             raise ValueError(f"{kind.__name__} is neither Supervised nor ZeroShot.")

@@ -52,7 +52,7 @@ def choose(
     Returns:
         The fitted method, its setting and its scores ``[N, C]``. Its ``usage``, if it has one, is of all settings.
     """
-    target = without_labels(data)
+    target = without_labels(data, torch.cat([split.val, split.test]))
     best: tuple[Supervised, dict[str, Any], Tensor] | None = None
     highest, spent, before = -1.0, None, None
     for setting in settings if split.val.numel() else settings[:1]:

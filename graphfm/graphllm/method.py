@@ -49,7 +49,10 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def predict(self, data: Data) -> Tensor:
-        """Scores ``[N, C]`` of all nodes, larger for the likelier class, on the CPU; NaN rows for no answer."""
+        """Scores ``[N, C]`` of all nodes, larger for the likelier class, on the CPU; NaN rows for no answer.
+
+        Rows of nodes that :func:`~graphfm.graphllm.texts.asked_of` does not name are not looked at and may be NaN.
+        """
 
     def train_only(self, modules: Mapping[str, nn.Module]) -> list[nn.Parameter]:
         """Write down under ``NAME.parameter`` what is trained, and return it for the optimiser."""

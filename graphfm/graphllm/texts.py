@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "adjacency",
     "as_tag",
+    "asked_of",
     "class_texts",
     "encode_together",
     "node_texts",
@@ -110,9 +111,26 @@ def only_labels_of(data: Data, split: Split) -> Data:
     return found
 
 
-def without_labels(data: Data) -> Data:
-    """A shallow copy with texts, edges, features and what is said of the classes: no labels, no masks, nothing else."""
-    return Data.from_dict({key: data[key] for key in _SEEN if key in data} | {"num_nodes": data.num_nodes})
+def without_labels(data: Data, asked: Tensor | None = None) -> Data:
+    """A shallow copy with texts, edges, features and what is said of the classes: no labels, no masks, nothing else.
+
+    Args:
+        data: the graph.
+        asked: nodes that are asked about, of which :func:`asked_of` tells; the scores of others are not looked at.
+    """
+    found = Data.from_dict({key: data[key] for key in _SEEN if key in data} | {"num_nodes": data.num_nodes})
+    if asked is not None:
+        found.asked = asked
+    return found
+
+
+def asked_of(data: Data) -> Tensor:
+    """The nodes that are asked about ``[M]``, each once; all of them where nothing is said.
+
+    For methods that pay by the node, such as those that ask a language model: rows of others may be NaN.
+    """
+    asked = data.get("asked")
+    return torch.arange(int(data.num_nodes or 0)) if asked is None else asked.unique()
 
 
 def adjacency(data: Data, device: torch.device | str = "cpu") -> Adjacency:

@@ -15,8 +15,8 @@ from graphfm.graphllm.backends.prompts import question
 from graphfm.graphllm.method import Supervised
 from graphfm.graphllm.predictors.answers import same_nodes
 from graphfm.graphllm.predictors.relations import RELATIONS, relations
-from graphfm.graphllm.texts import adjacency, node_texts, readable
-from graphfm.graphllm.zeroshot.language_model import parse_label
+from graphfm.graphllm.texts import adjacency, asked_of, node_texts, readable
+from graphfm.graphllm.zeroshot.language_model import named_scores
 
 if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import ChatClient
@@ -98,18 +98,15 @@ class GraphText(Supervised):
         return ["".join(shown) + text + end for text in trees[len(shown) :]]
 
     def predict(self, data: Data) -> Tensor:
-        """1 at the class that was named, 0 elsewhere, a row of NaN for UNKNOWN: ``[N, C]``.
+        """1 at the class that was named, 0 elsewhere, a row of NaN for UNKNOWN and nodes not asked about: ``[N, C]``.
 
         Raises:
             ChatError: the model cannot be asked.
             BudgetError: the budget is spent.
         """
-        answers, self.usage = ask_all(self.chat, self.prompts(data), self.max_tokens)
-        scores = torch.zeros(len(answers), len(data.label_text))
-        for row, answer in enumerate(answers):
-            label = parse_label(answer, data.label_text)
-            scores[row] = torch.nan if label is None else scores[row].index_fill(0, torch.tensor(label), 1.0)
-        return scores
+        nodes = asked_of(data)
+        answers, self.usage = ask_all(self.chat, self.prompts(data, nodes), self.max_tokens)
+        return named_scores(answers, nodes.tolist(), int(data.num_nodes or 0), data.label_text)
 
     def _trees(self, data: Data, nodes: Tensor) -> list[str]:
         texts, labels, known = node_texts(data), [*readable(data.label_text), ""], [*self.known.tolist(), -1]

@@ -13,12 +13,12 @@ from torch_geometric.data import Data
 from graphfm.graphllm.backends.asking import ask_all
 from graphfm.graphllm.backends.prompts import question
 from graphfm.graphllm.method import ZeroShot
-from graphfm.graphllm.texts import adjacency, node_texts, readable
+from graphfm.graphllm.texts import adjacency, asked_of, node_texts, readable
 
 if TYPE_CHECKING:
     from graphfm.graphllm.backends.base import CausalLM, ChatClient
 
-__all__ = ["ChatZeroShot", "LMZeroShot", "NeighbourChatZeroShot", "NeighbourLMZeroShot", "parse_label"]
+__all__ = ["ChatZeroShot", "LMZeroShot", "NeighbourChatZeroShot", "NeighbourLMZeroShot", "named_scores", "parse_label"]
 
 
 def parse_label(answer: str, labels: Sequence[str]) -> int | None:
@@ -107,8 +107,11 @@ class LMZeroShot(ZeroShot):
         ]
 
     def predict(self, data: Data) -> Tensor:
-        """Probabilities of the class names among themselves ``[N, C]``."""
-        return self.lm.score(self.prompts(data), readable(data.label_text)).softmax(1)
+        """Probabilities of the class names among themselves ``[N, C]``; NaN for nodes that are not asked about."""
+        prompts, nodes = self.prompts(data), asked_of(data)
+        found = torch.full((len(prompts), len(data.label_text)), torch.nan)
+        found[nodes] = self.lm.score([prompts[i] for i in nodes.tolist()], readable(data.label_text)).softmax(1)
+        return found
 
 
 class NeighbourLMZeroShot(LMZeroShot):
@@ -152,22 +155,16 @@ class ChatZeroShot(LMZeroShot):
         self.chat, self.max_tokens = chat, max_tokens
 
     def predict(self, data: Data) -> Tensor:
-        """1 at the class that was named, 0 elsewhere, a row of NaN for UNKNOWN: ``[N, C]``.
+        """1 at the class that was named, 0 elsewhere, a row of NaN for UNKNOWN and nodes not asked about: ``[N, C]``.
 
         Raises:
             ChatError: the model cannot be asked.
             BudgetError: the budget is spent.
         """
-        asked = [f"{prompt} Answer with the name of one class only." for prompt in self.prompts(data)]
+        prompts, nodes = self.prompts(data), asked_of(data).tolist()
+        asked = [f"{prompts[node]} Answer with the name of one class only." for node in nodes]
         answers, self.usage = ask_all(self.chat, asked, self.max_tokens)
-        scores = torch.zeros(len(answers), len(data.label_text))
-        for row, answer in enumerate(answers):
-            label = parse_label(answer, data.label_text)
-            if label is None:
-                scores[row] = torch.nan
-            else:
-                scores[row, label] = 1.0
-        return scores
+        return named_scores(answers, nodes, len(prompts), data.label_text)
 
 
 class NeighbourChatZeroShot(ChatZeroShot):
@@ -175,6 +172,17 @@ class NeighbourChatZeroShot(ChatZeroShot):
 
     uses = frozenset({"text", "structure"})
     told: ClassVar[int] = 4
+
+
+def named_scores(answers: Sequence[str], nodes: Sequence[int], rows: int, labels: Sequence[str]) -> Tensor:
+    """``[rows, C]``: 1 at the class that the answer about a node names, 0 elsewhere; NaN where there is none."""
+    scores = torch.full((rows, len(labels)), torch.nan)
+    for node, answer in zip(nodes, answers, strict=True):
+        label = parse_label(answer, labels)
+        if label is not None:
+            scores[node] = 0.0
+            scores[node, label] = 1.0
+    return scores
 
 
 def drawn_neighbours(data: Data, at_most: int, seed: int) -> list[list[int]]:

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from graphfm.graphllm.protocol import SETTINGS
 from graphfm.graphllm.ranks import Ranking, rank_methods
 from graphfm.report.labels import tell_apart
 from graphfm.results import Result, Summary, summarise
@@ -67,7 +68,7 @@ class Standings:
 
 
 def standings(results: Iterable[Result], kin: Mapping[str, str] | None = None) -> list[Standings]:
-    """Sort cells into settings.
+    """Sort cells into settings: supervised, few-shot, zero-shot.
 
     Ranked are the methods that have all of the most datasets that at least half of the methods have, over those; a
     dataset that was measured with fewer seeds than most methods have there does not count. Others
@@ -86,7 +87,7 @@ def standings(results: Iterable[Result], kin: Mapping[str, str] | None = None) -
     if not cells:
         raise ValueError("results is empty: there is nothing to show; `graphfm glbench run` fills it.")
     settings: dict[str, list[Result]] = {}
-    for one in cells:
+    for one in sorted(cells, key=lambda one: SETTINGS.index(str(one.settings.get("protocol", "supervised")))):
         settings.setdefault(_setting(one), []).append(one)
     return [_standings(name, tell_apart(_without_sources(group)), kin or {}) for name, group in settings.items()]
 

@@ -99,7 +99,7 @@ def read_tag(folder: Path, name: str) -> Data:
     if all("name" in line for line in lines):
         data.node_name = [str(line["name"]) for line in lines]
     data.label_text = [str(label) for label in meta.get("label_names", [])]
-    data.label_description = [str(text) for text in meta.get("label_descriptions", [])]
+    data.label_description = [as_text(text) for text in meta.get("label_descriptions", [])]
     data.name = name
     _check(data, folder)
     return data

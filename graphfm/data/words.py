@@ -8,5 +8,7 @@ __all__ = ["as_text"]
 
 
 def as_text(value: Any) -> str:
-    """A text; an empty one for ``None`` and for NaN, which is what tables have where nothing is."""
-    return "" if value is None or value != value else str(value)
+    """A text; an empty one for ``None``, NaN and pandas' NA, which is what tables have where nothing is."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None or type(value).__name__ == "NAType" or value != value else str(value)

@@ -249,7 +249,7 @@ def _described(cells: Sequence[Result]) -> str:
 
 
 def _left_out(cells: Sequence[Result]) -> str:
-    """Nodes of targets that no score counts, for a source holds their text."""
+    """Nodes of targets whose text a source holds: where they are test nodes, no score counts them."""
     found = {
         f"{one.dataset}: {one.metrics['left_out']:.0f}"
         for one in cells

@@ -50,7 +50,7 @@ def rule_of(data: Data) -> Rule:
     Arxiv, WikiCS: their own masks. Any other graph follows the citation graphs' rule if at least 1,000 nodes remain to
     be tested, and 48 / 32 / 20 % (Pei et al., 2002.05287) if it is smaller.
     """
-    words = set(re.split(r"[^a-z0-9]+", str(data.get("name", "")).lower()))
+    words = set(re.split(r"[^a-z]+", str(data.get("name", "")).lower()))
     if words & _OFFICIAL and data.get("train_mask") is not None:
         return Rule("own masks", official=True)
     if words & _SHARES:

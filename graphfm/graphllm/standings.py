@@ -25,7 +25,7 @@ class Line:
         accuracy: by dataset.
         macro_f1: by dataset.
         mean: mean accuracy over the datasets that all methods of the setting have; NaN if it lacks one.
-        rank: mean rank over them, kin as one; NaN as well.
+        rank: mean rank over them, kin as one; NaN as well, and where it has fewer seeds than most.
         spent: mean seconds a cell by dataset, the texts' encoding included.
         seconds: the mean of that over the datasets that all methods of the setting have; NaN if it lacks one.
         memory: peak of memory, bytes: the median over seeds, of the dataset where it is largest.
@@ -56,7 +56,7 @@ class Standings:
         setting: ``"supervised"``, ``"few-shot, 5 labels a class"``, ``"zero-shot"``.
         datasets: in order of appearance.
         common: those that every ranked method has.
-        lines: best mean rank first, then those that lack a dataset.
+        lines: best mean rank first, then those that are not ranked.
         ranking: the test; None where fewer than two methods share a dataset.
     """
 

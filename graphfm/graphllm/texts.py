@@ -60,7 +60,7 @@ def as_tag(data: Data, name: str = "data", *, descriptions: bool = True) -> Data
     names = [str(label) for label in data.get("label_text") or [f"class {c}" for c in range(classes)]]
     if len(names) < classes:
         raise ValueError(f"{name}.label_text names {len(names)} classes, {name}.y holds class {classes - 1}.")
-    about = [str(text) for text in data.get("label_description") or []]
+    about = [as_text(text) for text in data.get("label_description") or []]
     if about and len(about) != len(names):
         raise ValueError(f"{name}.label_description has {len(about)} entries, {name}.label_text {len(names)}.")
     found = _shallow(data)

@@ -8,7 +8,8 @@ import torch
 from torch_geometric.data import Data
 
 from graphfm.data import catalogue, from_tag_dataset, load, read_glbench, read_jsonl
-from graphfm.graphllm.texts import node_texts
+from graphfm.data.words import as_text
+from graphfm.graphllm.texts import as_tag, class_texts, node_texts
 
 NODES = (
     '{"id": "a", "text": "one", "label": "x"}\n\n{"id": 7, "text": null, "label": "w"}\n{"id": "c", "text": "three"}\n'
@@ -142,6 +143,10 @@ def test_texts_that_are_not_there_are_empty(tmp_path):
     assert read_glbench(tmp_path / "cora.pt").text == ["", "two", ""]
     given.text = given.raw_texts
     assert node_texts(given) == ["", "two", ""]
+    assert as_text(pytest.importorskip("pandas", reason="for its NA").NA) == ""
+    given.label_name, given.label_text_description = ["A", "B"], [None, "about B"]
+    given.y, given.label_text, given.label_description = given.y[:, 0], ["A", "B"], [None, float("nan")]
+    assert class_texts(as_tag(given)) == ["A", "B"]
 
 
 def test_json_lines(tmp_path):

@@ -212,7 +212,7 @@ def test_the_ladder_is_the_formula():
     a[data.edge_index[1], data.edge_index[0]] = 1.0
     mean, z = a / a.sum(1, keepdim=True).clamp(min=1), torch.zeros(30, 5, dtype=torch.float64)
     for rung in range(2):
-        share = 1 / (1 + torch.exp(-ladder.alpha[rung] / 0.1))
+        share = 1 / (1 + torch.exp(-ladder.alpha[0] / 0.1)) if rung else 1.0
         first, norm, _, second = ladder.project[rung]
         wide = states[:, rung] @ first.weight.t() + first.bias
         wide = (wide - wide.mean(1, keepdim=True)) / (wide.var(1, correction=0, keepdim=True) + norm.eps).sqrt()

@@ -7,6 +7,7 @@ import torch
 from planted import WordVectors, edges_shuffled, planted, texts_shuffled
 
 from graphfm.data.splits import few_shot
+from graphfm.graphllm import Setup, Stock, run
 from graphfm.graphllm.backends.base import Answer, Usage
 from graphfm.graphllm.backends.ledger import Ledger
 from graphfm.graphllm.enhancers.tape import TAPE, LocalTAPE, ranked_features, ranked_labels
@@ -80,6 +81,14 @@ def test_a_question_is_asked_once_for_all_runs():
     assert again.model.asked == 0
     asked = len(set(data.text))
     assert first.usage == again.usage == Usage(3 * asked, asked, 0.0, asked), "what it once cost, not what is paid now"
+
+
+def test_an_answer_is_counted_once_for_all_settings_that_are_tried(tmp_path):
+    data = planted(0, nodes=60)
+    stock, asked = Stock(encoder=WordVectors(), chat=Reader()), len(set(data.text))
+    for grid in ("one", "small"):
+        (cell,) = run([data], [TAPE], stock=stock, out=tmp_path / grid, setup=Setup(grid=grid), seeds=[0])
+        assert cell.metrics["prompt_tokens"] == 3 * asked, grid
 
 
 def test_answers_are_kept_as_they_come(monkeypatch):

@@ -139,42 +139,42 @@ class OpenAIChat:
             BudgetError: the budget is spent; answers under way are given out first.
             ChatError: ``give_up`` in a row had no answer, as from a server that is down; likewise.
         """
-        stop: BudgetError | ChatError | None = None
-        failed = 0
+        streak, spent = _Streak(self.give_up), None
 
         def one(index: int) -> tuple[int, Answer | ChatError]:
+            if streak.over.is_set():
+                raise concurrent.futures.CancelledError
             try:
-                return index, self.complete(conversations[index], max_tokens=max_tokens, temperature=temperature)
+                answer = self.complete(conversations[index], max_tokens=max_tokens, temperature=temperature)
             except ChatError as error:
+                streak.failed(error)
                 return index, error
+            if answer.kept is None:  # one from the disk says nothing about the server
+                streak.answered()
+            return index, answer
 
         with concurrent.futures.ThreadPoolExecutor(self.concurrency) as pool:
             under_way = {pool.submit(one, index) for index in range(len(conversations))}
             try:
                 for done in concurrent.futures.as_completed(under_way):
                     try:
-                        index, answer = done.result()
+                        yield done.result()
                     except BudgetError as error:
-                        stop = stop or error
+                        spent = error
                     except concurrent.futures.CancelledError:
                         continue
-                    else:
-                        failed = failed + 1 if isinstance(answer, ChatError) else 0
-                        if isinstance(answer, ChatError) and failed >= self.give_up:
-                            told = f"{failed} conversations in a row have no answer; nothing more is sent. The last:"
-                            stop = stop or ChatError(f"{told} {answer}")
-                        yield index, answer
-                    if stop is not None:
+                    if spent is not None:
                         for other in under_way:
                             other.cancel()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-        if stop is not None:
-            raise stop
+        if spent is not None:
+            raise spent
+        streak.check()
 
     def _ask(self, body: dict[str, Any]) -> Answer:
         """Send until there is an answer, or no hope of one."""
-        tries = 0
+        tries, lost = 0, 0.0
         with self._slots:
             while True:
                 hold = self._ledger.reserve(self._most(body))
@@ -182,8 +182,9 @@ class OpenAIChat:
                     reply = post_json(f"{self.url}/chat/completions", body, self._key, self.timeout)
                     text, tokens = _parse(reply, self.url)
                 except Refused as refusal:
-                    self._ledger.settle(hold, Usage(price=hold if refusal.written else 0.0, requests=1))
-                    tries += 1
+                    charged = hold if refusal.written else 0.0
+                    self._ledger.settle(hold, Usage(price=charged, requests=1))
+                    tries, lost = tries + 1, lost + charged
                     time.sleep(self._wait(refusal, tries))
                 except BaseException as error:
                     self._ledger.settle(hold, Usage(price=hold if getattr(error, "written", True) else 0.0, requests=1))
@@ -192,7 +193,7 @@ class OpenAIChat:
                     price = hold if tokens is None else self._price(*tokens)
                     prompt, completion = tokens or (0, 0)
                     self._ledger.settle(hold, Usage(prompt, completion, price, 1))
-                    return Answer(text, Usage(prompt, completion, price, tries + 1))
+                    return Answer(text, Usage(prompt, completion, price + lost, tries + 1))
 
     def _wait(self, refusal: Refused, tries: int) -> float:
         """Seconds until the next try.
@@ -217,6 +218,30 @@ class OpenAIChat:
         """What an answer can cost at most: no token is shorter than a byte."""
         size = sum(len(str(part).encode("utf-8", "replace")) + 16 for m in body["messages"] for part in m.values())
         return self._price(size, int(body["max_tokens"]))
+
+
+class _Streak:
+    """Counts failures in a row, in the order in which they happen in the threads."""
+
+    def __init__(self, most: int) -> None:
+        self.over = threading.Event()
+        self._most, self._count, self._lock = most, 0, threading.Lock()
+        self._last: ChatError | None = None
+
+    def failed(self, error: ChatError) -> None:
+        with self._lock:
+            self._count, self._last = self._count + 1, error
+            if self._count >= self._most:
+                self.over.set()
+
+    def answered(self) -> None:
+        with self._lock:
+            self._count = 0
+
+    def check(self) -> None:
+        if self.over.is_set():
+            told = f"{self._most} conversations in a row have no answer; nothing more is sent. The last:"
+            raise ChatError(f"{told} {self._last}")
 
 
 class _Ledger:

@@ -68,7 +68,9 @@ def post_json(url: str, body: Any, key: str | None, timeout: float) -> Any:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, TimeoutError):
             raise Refused(f"{url} cannot be reached within {timeout:g} s; is the server running?") from error
-        raise Refused(f"{url} cannot be reached ({reason or type(error).__name__}); is the server running?") from error
+        message = f"{url} cannot be reached ({reason or type(error).__name__}); is the server running?"
+        # Before the request is out, urllib wraps what happens in a URLError; what happens later may be charged for.
+        raise Refused(message, written=not isinstance(error, urllib.error.URLError)) from error
     if len(content) > _LARGEST:
         raise ChatError(f"{url} answers more than {_LARGEST} bytes.", written=True)
     try:

@@ -79,7 +79,7 @@ class TAPE(Supervised):
         device: where the networks are trained.
 
     Attributes:
-        usage: what the answers cost; nothing where all were on disk.
+        usage: what the answers cost when they were first given.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("chat", "encoder")
@@ -118,6 +118,12 @@ class TAPE(Supervised):
         self.encoder, self.ranks, self.characters, self.max_tokens = encoder, ranks, characters, max_tokens
         self.hidden, self.layers, self.dropout = hidden, layers, dropout
         self.lr, self.weight_decay, self.epochs = lr, weight_decay, epochs
+        self.before: set[str] = set()
+        self.counted: set[str] = set()
+
+    def go_on_from(self, other: Supervised) -> None:
+        """Answers that another setting was counted for are not counted again."""
+        self.before = {*other.before, *other.counted} if isinstance(other, TAPE) else set()
 
     def questions(self, data: Data) -> list[str]:
         """What is asked of each node."""
@@ -182,7 +188,9 @@ class TAPE(Supervised):
         )
 
     def _count(self, answers: dict[str, Stored]) -> None:
-        self.usage = sum((answer.usage for answer in answers.values()), Usage())
+        """Each answer costs the first of the settings that are tried on the same graph."""
+        self.counted = {*self.counted, *answers}
+        self.usage = sum((answer.usage for key, answer in answers.items() if key not in self.before), Usage())
 
 
 class LocalTAPE(TAPE):

@@ -150,7 +150,9 @@ def table(models: str) -> dict[str, object]:
         }
     found["answers"] = answers(cells)
     (folder / "summary.json").write_text(json.dumps(defined(found), indent=1) + "\n")
-    about = TINY if models == "tiny" else ""
+    hours = math.fsum(one.seconds for one in cells) / 3600
+    about = f"In all {hours:.1f} hours of one core; a fit that targets share is counted for each."
+    about = f"{TINY}\n\n{about}" if models == "tiny" else about
     (folder / "summary.md").write_text(markdown(found, title=f"Graphs with text, {NAMES[models]}", about=about))
     write_glbench_report(folder, title=f"Graphs with text, {NAMES[models]}", kin=KIN)
     return found

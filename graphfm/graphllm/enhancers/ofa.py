@@ -166,7 +166,7 @@ class OFAZeroShot(_OFA, ZeroShot):
     """OFA trained on source graphs for a fixed number of steps, then asked about a graph of other classes.
 
     From a few small sources it learns their classes and not to match a text with a class that it has never seen: on
-    real graphs it is far below plain propagation (``benchmarks/README.md``), which says nothing about OFA trained on many.
+    real graphs it is far below plain propagation (``benchmarks/README.md``), which says nothing of one trained on many.
     Its default settings were chosen in the supervised form, on one of the graphs that it is measured on. Frozen and
     trained parts, what is small here, and arguments: :class:`OFA`.
     """

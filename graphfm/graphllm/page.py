@@ -88,12 +88,20 @@ def _headline(found: Sequence[Standings]) -> str:
     for one in found:
         best = next((line for line in one.lines if not math.isnan(line.mean)), None)
         if best is not None:
-            many = len(one.common)
+            many = len(one.common) if one.ranking is None else one.ranking.datasets
             over = f"{many} dataset{'s' if many != 1 else ''}"
             name = f"{one.setting.capitalize()}: {best.method}"
             text = f"{name} has the best mean rank over {over} ({percent(best.mean)} % accuracy)"
-            sentences.append(text if one.ranking is not None else f"{name} alone")
+            sentences.append(f"{name} alone" if one.ranking is None else text + _level(one.ranking, best.method))
     return escape(". ".join(sentences)) + "." if sentences else "No method was measured on every dataset."
+
+
+def _level(ranking: Ranking, best: str) -> str:
+    """How many others the test cannot tell from the best, as an end to a sentence."""
+    if math.isnan(ranking.difference):
+        return ""
+    others = max((len(group) for group in ranking.groups if best in group), default=1) - 1
+    return f"; the test tells it from {len(ranking.methods) - 1 - others} of {len(ranking.methods) - 1} others"
 
 
 def _setting(one: Standings) -> str:

@@ -48,6 +48,16 @@ def test_a_method_with_fewer_seeds_than_most_is_shown_and_not_ranked():
     assert found.lines[-1].method == "D"
 
 
+def test_the_headline_says_from_how_many_the_best_is_told(tmp_path):
+    scores = {"A": 0.9, "B": 0.88, "C": 0.5, "D": 0.2}
+    for name, score in scores.items():
+        for place in "abcdefgh":
+            append(tmp_path / RESULTS, cell(name, place, score))
+    page = write_glbench_report(tmp_path).read_text()
+    # Nemenyi at 5 %: 2.569 sqrt(4 * 5 / (6 * 8)) = 1.66, and the ranks are 1, 2, 3, 4.
+    assert "A has the best mean rank over 8 datasets (90.0 % accuracy); the test tells it from 2 of 3 others." in page
+
+
 def test_memory_is_the_median_of_the_seeds_where_it_is_largest():
     peaks = {"a": (1, 2, 900), "b": (5, 7, 6)}
     cells = [cell("A", place, 0.5, seed=i, memory=m) for place, got in peaks.items() for i, m in enumerate(got)]

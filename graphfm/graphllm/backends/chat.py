@@ -16,12 +16,9 @@ from typing import Any
 from graphfm.graphllm.backends.answers import AnswerStore, Stored
 from graphfm.graphllm.backends.base import Answer, Usage
 from graphfm.graphllm.backends.post import ChatError, Refused, post_json
+from graphfm.graphllm.backends.purse import BudgetError, Purse, Streak
 
 __all__ = ["BudgetError", "ChatError", "OpenAIChat"]
-
-
-class BudgetError(RuntimeError):
-    """The budget is spent: nothing more is sent. Answers so far are in the cache, so a larger budget goes on there."""
 
 
 class OpenAIChat:
@@ -93,7 +90,7 @@ class OpenAIChat:
         self._key = key or os.environ.get("OPENAI_API_KEY")
         self._store = None if cache is None else AnswerStore(Path(cache))
         self._slots = threading.Semaphore(concurrency)
-        self._ledger = _Ledger(budget, max_requests)
+        self._purse = Purse(budget, max_requests)
         self._random, self._random_lock = random.Random(seed), threading.Lock()
 
     @property
@@ -104,7 +101,7 @@ class OpenAIChat:
     @property
     def spent(self) -> Usage:
         """What all answers of this object cost together; cached ones cost nothing."""
-        return self._ledger.total()
+        return self._purse.total()
 
     def complete(
         self, messages: Sequence[Mapping[str, str]], *, max_tokens: int = 256, temperature: float = 0.0
@@ -139,7 +136,7 @@ class OpenAIChat:
             BudgetError: the budget is spent; answers under way are given out first.
             ChatError: ``give_up`` in a row had no answer, as from a server that is down; likewise.
         """
-        streak, spent = _Streak(self.give_up), None
+        streak, spent = Streak(self.give_up), None
 
         def one(index: int) -> tuple[int, Answer | ChatError]:
             if streak.over.is_set():
@@ -177,22 +174,22 @@ class OpenAIChat:
         tries, lost = 0, 0.0
         with self._slots:
             while True:
-                hold = self._ledger.reserve(self._most(body))
+                hold = self._purse.reserve(self._most(body))
                 try:
                     reply = post_json(f"{self.url}/chat/completions", body, self._key, self.timeout)
                     text, tokens = _parse(reply, self.url)
                 except Refused as refusal:
                     charged = hold if refusal.written else 0.0
-                    self._ledger.settle(hold, Usage(price=charged, requests=1))
+                    self._purse.settle(hold, Usage(price=charged, requests=1))
                     tries, lost = tries + 1, lost + charged
                     time.sleep(self._wait(refusal, tries))
                 except BaseException as error:
-                    self._ledger.settle(hold, Usage(price=hold if getattr(error, "written", True) else 0.0, requests=1))
+                    self._purse.settle(hold, Usage(price=hold if getattr(error, "written", True) else 0.0, requests=1))
                     raise
                 else:
                     price = hold if tokens is None else self._price(*tokens)
                     prompt, completion = tokens or (0, 0)
-                    self._ledger.settle(hold, Usage(prompt, completion, price, 1))
+                    self._purse.settle(hold, Usage(prompt, completion, price, 1))
                     return Answer(text, Usage(prompt, completion, price + lost, tries + 1))
 
     def _wait(self, refusal: Refused, tries: int) -> float:
@@ -218,67 +215,6 @@ class OpenAIChat:
         """What an answer can cost at most: no token is shorter than a byte."""
         size = sum(len(str(part).encode("utf-8", "replace")) + 16 for m in body["messages"] for part in m.values())
         return self._price(size, int(body["max_tokens"]))
-
-
-class _Streak:
-    """Counts failures in a row, in the order in which they happen in the threads."""
-
-    def __init__(self, most: int) -> None:
-        self.over = threading.Event()
-        self._most, self._count, self._lock = most, 0, threading.Lock()
-        self._last: ChatError | None = None
-
-    def failed(self, error: ChatError) -> None:
-        with self._lock:
-            self._count, self._last = self._count + 1, error
-            if self._count >= self._most:
-                self.over.set()
-
-    def answered(self) -> None:
-        with self._lock:
-            self._count = 0
-
-    def check(self) -> None:
-        if self.over.is_set():
-            told = f"{self._most} conversations in a row have no answer; nothing more is sent. The last:"
-            raise ChatError(f"{told} {self._last}")
-
-
-class _Ledger:
-    """What was spent and what is promised, so that threads together stay within the budget."""
-
-    def __init__(self, budget: float | None, max_requests: int | None) -> None:
-        self._budget, self._most = budget, max_requests
-        self._lock = threading.Lock()
-        self._used, self._held, self._under_way = Usage(), 0.0, 0
-
-    def reserve(self, price: float) -> float:
-        with self._lock:
-            if self._most is not None and self._used.requests + self._under_way >= self._most:
-                raise BudgetError(f"max_requests is {self._most}, and as many were sent; raise it to go on.")
-            if self._budget is not None and self._used.price + self._held + price > self._budget:
-                raise BudgetError(
-                    f"budget is {self._budget:g}, of which {self._used.price:g} is spent and {self._held:g} promised; "
-                    f"the next answer could cost {price:g}. Raise it to go on."
-                )
-            self._held += price
-            self._under_way += 1
-            return price
-
-    def settle(self, hold: float, used: Usage) -> None:
-        with self._lock:
-            self._held -= hold
-            self._under_way -= 1
-            self._used = Usage(
-                self._used.prompt_tokens + used.prompt_tokens,
-                self._used.completion_tokens + used.completion_tokens,
-                self._used.price + used.price,
-                self._used.requests + used.requests,
-            )
-
-    def total(self) -> Usage:
-        with self._lock:
-            return self._used
 
 
 def _check(messages: Sequence[Mapping[str, str]], max_tokens: int) -> None:

@@ -41,9 +41,9 @@ DATASETS = (
 SOURCES = ("tag/webkb_wisconsin", "tag/citeseer_sub", "debian")  # of zero-shot methods; a target's kin is left out
 NAMES = {"minilm": "MiniLM", "tfidf": "TF-IDF", "tiny": "a tiny causal model trained on the spot, beside MiniLM"}
 TINY = (
-    "The causal language model is a Llama of two layers, 64 wide, that was trained on the texts of each graph in about "
-    "a minute; methods that read text vectors as well have them from MiniLM. The rows show that and how the methods "
-    "run and say nothing about what language models can do."
+    "The causal language model is a Llama of two layers, 64 wide, that was trained on the texts of each graph on the "
+    "spot; methods that read text vectors as well have them from MiniLM. The rows show that and how the methods run "
+    "and say nothing about what language models can do."
 )
 # An SVD's vectors of sources and target cannot be compared, and it has no layers.
 NOT_WITH_TFIDF = ("OFAZeroShot", "FrozenZeroG", "EncoderENGINE")

@@ -68,11 +68,11 @@ class Standings:
 
 
 def standings(results: Iterable[Result], kin: Mapping[str, str] | None = None) -> list[Standings]:
-    """Sort cells into settings: supervised, few-shot, zero-shot.
+    """Sort cells into settings: supervised, few-shot, zero-shot, and any other as it comes.
 
     Ranked are the methods that have all of the most datasets that at least half of the methods have, over those; a
-    dataset that was measured with fewer seeds than most methods have there does not count. Others
-    are shown but not ranked, so that one interrupted method does not shrink the comparison. What zero-shot methods
+    dataset that was measured with fewer seeds than most methods have there does not count. Others are shown but not
+    ranked, so that one interrupted method does not shrink the comparison. What zero-shot methods
     learned from differs from target to target and names no method, unless one target was answered from several.
 
     Args:
@@ -87,7 +87,8 @@ def standings(results: Iterable[Result], kin: Mapping[str, str] | None = None) -
     if not cells:
         raise ValueError("results is empty: there is nothing to show; `graphfm glbench run` fills it.")
     settings: dict[str, list[Result]] = {}
-    for one in sorted(cells, key=lambda one: SETTINGS.index(str(one.settings.get("protocol", "supervised")))):
+    place = {name: number for number, name in enumerate(SETTINGS)}
+    for one in sorted(cells, key=lambda one: place.get(str(one.settings.get("protocol", "supervised")), len(place))):
         settings.setdefault(_setting(one), []).append(one)
     return [_standings(name, tell_apart(_without_sources(group)), kin or {}) for name, group in settings.items()]
 

@@ -239,14 +239,21 @@ def test_answers_are_kept_by_content(serve, tmp_path):
     assert not any("hello" in path.read_text() for path in tmp_path.rglob("*.json"))
 
 
-@pytest.mark.parametrize("damage", ["half", "empty", "altered", "list"])
+@pytest.mark.parametrize("damage", ["half", "empty", "altered", "list", "dear", "more"])
 def test_a_damaged_answer_is_asked_for_again(serve, tmp_path, damage):
     url, script = serve(reply(completion("one")))
     client(url, cache=tmp_path).complete(HELLO)
     (path,) = tmp_path.rglob("*.json")
     text = path.read_text()
     path.write_text(
-        {"half": text[: len(text) // 2], "empty": "", "altered": text.replace("one", "two")}.get(damage, "[]")
+        {
+            "half": text[: len(text) // 2],
+            "empty": "",
+            "altered": text.replace("one", "two"),
+            "list": "[]",
+            "dear": text.replace('"price": 0.0', '"price": "much"'),
+            "more": text.replace('"price"', '"prize"'),
+        }[damage]
     )
     with pytest.warns(UserWarning, match="damaged"):
         assert client(url, cache=tmp_path).complete(HELLO).text == "one"

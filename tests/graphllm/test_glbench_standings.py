@@ -1,5 +1,7 @@
 """Standings by hand: kin in ranks, and peaks of memory."""
 
+import dataclasses
+
 import pytest
 
 from graphfm.graphllm.page import write_glbench_report
@@ -56,6 +58,13 @@ def test_the_headline_says_from_how_many_the_best_is_told(tmp_path):
     page = write_glbench_report(tmp_path).read_text()
     # Nemenyi at 5 %: 2.569 sqrt(4 * 5 / (6 * 8)) = 1.66, and the ranks are 1, 2, 3, 4.
     assert "A has the best mean rank over 8 datasets (90.0 % accuracy); the test tells it from 2 of 3 others." in page
+
+
+def test_settings_stand_in_their_order_and_unknown_ones_last():
+    cells = [dataclasses.replace(cell("A", "a", 0.5), settings={"protocol": name, "shots": 1})
+             for name in ("of another time", "zero-shot", "few-shot", "supervised")]  # fmt: skip
+    order = [one.setting for one in standings(cells)]
+    assert order == ["supervised", "few-shot, 1 labels a class", "zero-shot", "of another time"]
 
 
 def test_memory_is_the_median_of_the_seeds_where_it_is_largest():

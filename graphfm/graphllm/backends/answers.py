@@ -44,7 +44,10 @@ class AnswerStore:
             text = kept["text"]
             if kept["sha256"] != _digest(text):
                 raise ValueError("its text does not fit its hash")
-            found = Stored(text, Usage(**kept.get("usage", {})), float(kept.get("seconds", 0.0)))
+            usage, seconds = kept.get("usage", {}), kept.get("seconds", 0.0)
+            if not all(isinstance(value, int | float) and value >= 0 for value in (*usage.values(), seconds)):
+                raise ValueError("its cost is no number")
+            found = Stored(text, Usage(**usage), float(seconds))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -14,6 +14,8 @@ tfidf   TF-IDF and an SVD, without a model; zero-shot methods that learn from so
 tiny    what needs a causal model, with a tiny Llama trained on the dataset's own texts (text vectors, where a method
         reads them as well, are MiniLM's); these figures say that methods run, nothing about language models, and
         stand in a table of their own
+smollm2 the packaged SmolLM2-135M-Instruct is asked for classes, zero-shot and without training, in bfloat16, beside the
+        rules on MiniLM's vectors that need no training either; training it takes more than a CPU
 
 Graphs with text are read from GRAPHFM_DATA/tag. Cells go to results/glbench/MODELS/results.jsonl as they come; a run
 that was stopped goes on.
@@ -39,7 +41,12 @@ DATASETS = (
     "debian",
 )
 SOURCES = ("tag/webkb_wisconsin", "tag/citeseer_sub", "debian")  # of zero-shot methods; a target's kin is left out
-NAMES = {"minilm": "MiniLM", "tfidf": "TF-IDF", "tiny": "a tiny causal model trained on the spot, beside MiniLM"}
+NAMES = {
+    "minilm": "MiniLM",
+    "tfidf": "TF-IDF",
+    "tiny": "a tiny causal model trained on the spot, beside MiniLM",
+    "smollm2": "SmolLM2-135M-Instruct, beside MiniLM",
+}
 TINY = (
     "The causal language model is a Llama of two layers, 64 wide, that was trained on the texts of each graph on the "
     "spot; methods that read text vectors as well have them from MiniLM. The rows show that and how the methods run "
@@ -60,6 +67,12 @@ def stock_for(models: str, graph: Any) -> Any:
         from graphfm.graphllm import SentenceEncoder
 
         return dataclasses.replace(make_stock(models), tunable=SentenceEncoder(max_tokens=128, precision="bfloat16"))
+    if models == "smollm2":
+        import torch
+
+        from graphfm.graphllm import LocalLM
+
+        return dataclasses.replace(make_stock("minilm"), tunable=None, lm=LocalLM.load(dtype=torch.bfloat16))
     from graphfm.graphllm.backends.tiny import tiny_llama
 
     return dataclasses.replace(make_stock("minilm"), tunable=None, lm=tiny_llama(graph.text, graph.label_text))
@@ -71,8 +84,12 @@ def rounds(models: str) -> list[list[type[Any]]]:
     With the tiny models only those that need a causal one: an encoder can be had whole, and is measured so.
     """
     from graphfm.graphllm.catalogue import methods
+    from graphfm.graphllm.method import ZeroShot
 
     needs = {kind: set(kind.needs) for kind in methods().values()}
+    if models == "smollm2":
+        asked = [kind for kind, need in needs.items() if need == {"lm"} and issubclass(kind, ZeroShot)]
+        return [[kind for kind in needs if kind.__name__ in ("TextPropagation", "TextCosine")], asked]
     if models == "tiny":
         return [[kind for kind, need in needs.items() if "lm" in need and "chat" not in need]]
     frozen = [kind for kind, need in needs.items() if need <= {"encoder", "states"}]
@@ -103,7 +120,7 @@ def run(models: str, seeds: int, minutes: float, datasets: list[str], only: list
         if not wanted:
             continue
         # Targets with the same sources share what was fitted on them, if they are asked together.
-        for targets in [graphs] if zero and models != "tiny" else [[graph] for graph in graphs]:
+        for targets in [graphs] if zero and models not in ("tiny", "smollm2") else [[graph] for graph in graphs]:
             if time.monotonic() > end:
                 logging.info("time is over; the next run goes on from here")
                 return

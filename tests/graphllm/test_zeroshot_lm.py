@@ -113,25 +113,60 @@ def test_unknown_answers_are_rows_of_nan_and_equal_questions_are_asked_once():
     assert answer_scores(scores, data.y)["unknown_rate"] == 3 / 8
 
 
-def test_likelihoods_are_those_of_each_name_by_itself():
+def one_name_at_a_time(lm, prompt, labels):
+    """Probabilities of ``labels`` among themselves after ``prompt``, a whole pass for each, float64."""
+    start, each = lm.tokenizer(prompt)["input_ids"], []
+    for label in lm.label_ids(labels):
+        logits = lm.model(input_ids=torch.tensor([start + label])).logits[0].double().log_softmax(-1)
+        each.append(logits[range(len(start) - 1, len(start) + len(label) - 1), label].sum())
+    return torch.stack(each).softmax(0).detach()
+
+
+@pytest.mark.parametrize("kind", [LMZeroShot, NeighbourLMZeroShot])
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_likelihoods_are_those_of_each_name_by_itself(kind, calibrate):
     pytest.importorskip("transformers", reason="the extra llm is not installed")
     from graphfm.graphllm import tiny_llama
 
     data = planted(0, nodes=12)
     data.label_text = ["apple", "apple brick", "cloud", "drum"]
     lm = tiny_llama(data.text, data.label_text, hidden=16, layers=1, steps=0)
-    around = drawn_neighbours(data, 4, 0)
-    for kind in (LMZeroShot, NeighbourLMZeroShot):
-        found = kind(lm).fit().predict(without_labels(data))
-        for node in (0, 7):
-            others = "".join(f"Neighbour: {data.text[i]} " for i in around[node]) if kind is NeighbourLMZeroShot else ""
-            start = lm.tokenizer(f"{data.text[node]} {others}{question(data.label_text)}")["input_ids"]
-            slow = []
-            for label in lm.label_ids(data.label_text):
-                logits = lm.model(input_ids=torch.tensor([start + label])).logits[0].log_softmax(-1)
-                slow.append(logits[range(len(start) - 1, len(start) + len(label) - 1), label].sum())
-            torch.testing.assert_close(found[node], torch.stack(slow).softmax(0).detach(), atol=1e-5, rtol=0)
-        assert torch.isfinite(found).all()
+    around, asked = drawn_neighbours(data, 4, 0), question(data.label_text)
+    told = 4 if kind is NeighbourLMZeroShot else 0
+    found = kind(lm, calibrate=calibrate).fit().predict(without_labels(data))
+    free = [
+        one_name_at_a_time(lm, f"{empty} {f'Neighbour: {empty} ' * told}{asked}", data.label_text)
+        for empty in ("N/A", "[MASK]", "")
+    ]
+    for node in (0, 7):
+        others = "".join(f"Neighbour: {data.text[i]} " for i in around[node]) if told else ""
+        slow = one_name_at_a_time(lm, f"{data.text[node]} {others}{asked}", data.label_text)
+        if calibrate:
+            quotient = slow / (sum(free) / 3)
+            slow = quotient / quotient.sum()
+        torch.testing.assert_close(found[node].double(), slow, atol=1e-5, rtol=0)
+    assert torch.isfinite(found).all()
+
+
+class Prefers:
+    """Finds the first name far likelier than all, whatever it reads, and a name a little likelier if it was told it."""
+
+    def score(self, prompts, labels):
+        return torch.tensor(
+            [[(label in prompt.split(" Question:")[0]) - 200.0 * (i > 0) for i, label in enumerate(labels)]
+             for prompt in prompts]
+        )  # fmt: skip
+
+
+def test_a_model_that_always_prefers_one_name_is_calibrated():
+    data = planted(0, nodes=8)
+    data.text = ["apple", "brick", "cloud", "drum", "drum", "cloud", "brick", "apple"]
+    assert LMZeroShot(Prefers(), calibrate=False).predict(data).argmax(1).tolist() == [0] * 8
+    scores = LMZeroShot(Prefers()).predict(data)
+    assert [data.label_text[i] for i in scores.argmax(1).tolist()] == data.text
+    torch.testing.assert_close(scores.sum(1), torch.ones(8))
+    data.text[3] = ""  # says no more than nothing
+    torch.testing.assert_close(LMZeroShot(Prefers()).predict(data)[3], torch.full((4,), 0.25))
 
 
 @pytest.mark.slow

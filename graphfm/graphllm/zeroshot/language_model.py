@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["ChatZeroShot", "LMZeroShot", "NeighbourChatZeroShot", "NeighbourLMZeroShot", "named_scores", "parse_label"]
 
 
+CONTENT_FREE = ("N/A", "[MASK]", "")  # Zhao et al.'s three
+
+
 def parse_label(answer: str, labels: Sequence[str]) -> int | None:
     """Which of ``labels`` an answer names, or None (UNKNOWN) if it names none of them, or several.
 
@@ -49,14 +52,18 @@ def _plain(text: str) -> str:
 class LMZeroShot(ZeroShot):
     """The likelihood of each class name after a node's text and the question; edges are not looked at.
 
-    The question names the classes, with their descriptions where there are some.
+    The question names the classes, with their descriptions where there are some. By itself a likelihood prefers names
+    that are short and common, up to the same answer for every node; so each is divided by what it is where "N/A",
+    "[MASK]" or nothing stands in the place of the texts (the mean of the three): contextual calibration, Zhao et al.,
+    2102.09690, section 5, without examples in the prompt. Their W is diagonal, ours too; they take a softmax of
+    quotients, here they are made to sum to 1, which names the same class.
 
     Frozen: the language model. Nothing is trained, nothing is generated, so no answer is unknown. GLBench lets its
-    models write an answer and looks for a name in it (:class:`ChatZeroShot`); here all names are scored, and a sum of
-    log-likelihoods prefers short ones.
+    models write an answer and looks for a name in it (:class:`ChatZeroShot`); here all names are scored.
 
     Args:
         lm: scores the names; prompts that are too long lose their middle.
+        calibrate: whether to divide; else the likelihoods are compared as they are.
         neighbours: most neighbours whose text is told.
         characters: of each text that is told.
         seed: which neighbours are told, where there are more.
@@ -73,12 +80,13 @@ class LMZeroShot(ZeroShot):
         self,
         lm: CausalLM,
         *,
+        calibrate: bool = True,
         neighbours: int | None = None,
         characters: int = 1000,
         seed: int = 0,
         device: str | None = None,
     ) -> None:
-        self.lm = lm
+        self.lm, self.calibrate = lm, calibrate
         self._settings(neighbours, characters, seed, device)
 
     def _settings(self, neighbours: int | None, characters: int, seed: int, device: str | None) -> None:
@@ -99,18 +107,22 @@ class LMZeroShot(ZeroShot):
         texts = [text[: self.characters] for text in node_texts(data)]
         asked = question(data.label_text, data.get("label_description") or ())
         if not self.neighbours:
-            return [f"{text} {asked}" for text in texts]
+            return [_prompt(text, [], asked) for text in texts]
         around = drawn_neighbours(data, self.neighbours, self.seed)
         return [
-            f"{text} " + "".join(f"Neighbour: {texts[other]} " for other in others) + asked
-            for text, others in zip(texts, around, strict=True)
+            _prompt(text, [texts[other] for other in others], asked) for text, others in zip(texts, around, strict=True)
         ]
 
     def predict(self, data: Data) -> Tensor:
         """Probabilities of the class names among themselves ``[N, C]``; NaN for nodes that are not asked about."""
-        prompts, nodes = self.prompts(data), asked_of(data)
-        found = torch.full((len(prompts), len(data.label_text)), torch.nan)
-        found[nodes] = self.lm.score([prompts[i] for i in nodes.tolist()], readable(data.label_text)).softmax(1)
+        prompts, nodes, names = self.prompts(data), asked_of(data), readable(data.label_text)
+        found = torch.full((len(prompts), len(names)), torch.nan)
+        likely = self.lm.score([prompts[i] for i in nodes.tolist()], names).log_softmax(1)
+        if self.calibrate:
+            asked = question(data.label_text, data.get("label_description") or ())
+            empty = [_prompt(text, [text] * self.neighbours, asked) for text in CONTENT_FREE]
+            likely = likely - self.lm.score(empty, names).log_softmax(1).logsumexp(0)
+        found[nodes] = likely.softmax(1)
         return found
 
 
@@ -172,6 +184,10 @@ class NeighbourChatZeroShot(ChatZeroShot):
 
     uses = frozenset({"text", "structure"})
     told: ClassVar[int] = 4
+
+
+def _prompt(text: str, others: Sequence[str], asked: str) -> str:
+    return f"{text} " + "".join(f"Neighbour: {other} " for other in others) + asked
 
 
 def named_scores(answers: Sequence[str], nodes: Sequence[int], rows: int, labels: Sequence[str]) -> Tensor:

@@ -59,7 +59,8 @@ class LMZeroShot(ZeroShot):
     quotients, here they are made to sum to 1, which names the same class.
 
     Frozen: the language model. Nothing is trained, nothing is generated, so no answer is unknown. GLBench lets its
-    models write an answer and looks for a name in it (:class:`ChatZeroShot`); here all names are scored.
+    models write an answer and looks for a name in it (:class:`ChatZeroShot`); here all names are scored. The prompt is
+    plain text, without the model's chat template.
 
     Args:
         lm: scores the names; prompts that are too long lose their middle.

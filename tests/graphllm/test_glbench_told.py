@@ -34,7 +34,8 @@ class Teller:
 
     def complete(self, messages, *, max_tokens=256, temperature=0.0):
         text = messages[0]["content"]
-        word = "nothing" if " 1" in text.split("Question")[0] else text.split()[0]
+        told = text.split("Text: ")[-1].split("\nAnswer")[0].split("Question")[0]
+        word = "nothing" if " 1" in told else told.split()[0]
         cost, old = Usage(10, 2, 0.5, 1), text in self.known
         self.known.add(text)
         return Answer(word, Usage(), cost) if old else Answer(word, cost)

@@ -5,19 +5,33 @@ import collections
 import pytest
 import torch
 from planted import edges_shuffled, planted, texts_shuffled
+from torch_geometric.data import Data
 
 from graphfm.graphllm.backends.base import Answer, Usage
-from graphfm.graphllm.backends.prompts import question
 from graphfm.graphllm.protocol import answer_scores
 from graphfm.graphllm.texts import adjacency, without_labels
 from graphfm.graphllm.zeroshot import ChatZeroShot, LMZeroShot, NeighbourChatZeroShot, NeighbourLMZeroShot
 from graphfm.graphllm.zeroshot.language_model import drawn_neighbours, parse_label
 
+TOPICS = {
+    "football": [
+        "The striker scored twice before the final whistle.",
+        "The referee showed a red card after the tackle.",
+    ],
+    "cooking": ["Chop the onions, fry them in butter and add the cream.", "A recipe for apple pie with cinnamon."],
+    "astronomy": ["Galaxies drift apart as the universe expands.", "The comet passes near the sun every 76 years."],
+    "medicine": ["The patient was given antibiotics.", "High blood pressure can damage the kidneys."],
+}
 LABELS = ["Networks", "Networks and Systems", "Machine_Learning"]
 
 
+def texts_told(prompt):
+    """The words of all texts in a prompt, without the list of classes before and what is asked after them."""
+    return " ".join(prompt.split("\n")[1:-1]).replace("Neighbour: ", "").replace("Text: ", "").split()
+
+
 class Votes:
-    """A chat model that names the word of a class that it was told most often before the question."""
+    """A chat model that names the word of a class that stands most often in the texts."""
 
     name = "votes"
 
@@ -27,7 +41,7 @@ class Votes:
     def complete(self, messages, *, max_tokens=256, temperature=0.0):
         told = messages[0]["content"]
         self.asked.append(told)
-        words = collections.Counter(told.split(" Question:")[0].split())
+        words = collections.Counter(texts_told(told))
         best = max(self.classes, key=lambda word: (words[word], word))
         return Answer(f"It is {best.upper()}." if words[best] else "No idea.", Usage(5, 2, 0.5, 1))
 
@@ -76,10 +90,10 @@ def test_a_chat_is_scored_by_its_words_and_neighbours_help():
 
 
 class Counts:
-    """A causal model that finds a class name likelier the more often it was told it before the question."""
+    """A causal model that finds a class name likelier the more often it stands in the texts."""
 
     def score(self, prompts, labels):
-        words = [collections.Counter(prompt.split(" Question:")[0].split()) for prompt in prompts]
+        words = [collections.Counter(texts_told(prompt)) for prompt in prompts]
         return torch.tensor([[float(told[label]) for label in labels] for told in words])
 
 
@@ -131,16 +145,16 @@ def test_likelihoods_are_those_of_each_name_by_itself(kind, calibrate):
     data = planted(0, nodes=12)
     data.label_text = ["apple", "apple brick", "cloud", "drum"]
     lm = tiny_llama(data.text, data.label_text, hidden=16, layers=1, steps=0)
-    around, asked = drawn_neighbours(data, 4, 0), question(data.label_text)
+    around, asked = drawn_neighbours(data, 4, 0), "Classes: apple, apple brick, cloud, drum.\n"
     told = 4 if kind is NeighbourLMZeroShot else 0
     found = kind(lm, calibrate=calibrate).fit().predict(without_labels(data))
     free = [
-        one_name_at_a_time(lm, f"{empty} {f'Neighbour: {empty} ' * told}{asked}", data.label_text)
+        one_name_at_a_time(lm, asked + f"Neighbour: {empty}\n" * told + f"Text: {empty}\nClass:", data.label_text)
         for empty in ("N/A", "[MASK]", "")
     ]
     for node in (0, 7):
-        others = "".join(f"Neighbour: {data.text[i]} " for i in around[node]) if told else ""
-        slow = one_name_at_a_time(lm, f"{data.text[node]} {others}{asked}", data.label_text)
+        others = "".join(f"Neighbour: {data.text[i]}\n" for i in around[node]) if told else ""
+        slow = one_name_at_a_time(lm, f"{asked}{others}Text: {data.text[node]}\nClass:", data.label_text)
         if calibrate:
             quotient = slow / (sum(free) / 3)
             slow = quotient / quotient.sum()
@@ -153,7 +167,7 @@ class Prefers:
 
     def score(self, prompts, labels):
         return torch.tensor(
-            [[(label in prompt.split(" Question:")[0]) - 200.0 * (i > 0) for i, label in enumerate(labels)]
+            [[(label in texts_told(prompt)) - 200.0 * (i > 0) for i, label in enumerate(labels)]
              for prompt in prompts]
         )  # fmt: skip
 
@@ -170,15 +184,25 @@ def test_a_model_that_always_prefers_one_name_is_calibrated():
 
 
 @pytest.mark.slow
-def test_a_trained_language_model_reads_the_class_in_the_text():
-    pytest.importorskip("transformers", reason="the extra llm is not installed")
-    from graphfm.graphllm import tiny_llama
+@pytest.mark.parametrize("kind", [LMZeroShot, NeighbourLMZeroShot])
+def test_a_real_language_model_tells_topics_apart_and_stays_as_it_is(kind):
+    for package in ("transformers", "gguf"):
+        pytest.importorskip(package, reason="the extra llm is not installed")
+    from graphfm.graphllm import LocalLM
+    from graphfm.graphllm.backends.extras import packaged_smollm2
 
-    data = planted(clear=1.0)
-    lm = tiny_llama(data.text, data.label_text, length=8, steps=300)
+    try:
+        packaged_smollm2()
+    except ImportError as error:
+        pytest.skip(str(error))
+    text = [text for topic in TOPICS.values() for text in topic]
+    pairs = torch.tensor([[0, 2, 4, 6, 1, 3, 5, 7], [1, 3, 5, 7, 0, 2, 4, 6]])
+    data = Data(num_nodes=8, edge_index=pairs, text=text, label_text=list(TOPICS))
+    y = torch.arange(4).repeat_interleave(2)
+    lm = LocalLM.load()
     before = {key: value.clone() for key, value in lm.model.state_dict().items()}
-    method = LMZeroShot(lm)
-    assert answer_scores(method.predict(without_labels(data)), data.y)["accuracy"] > 0.6, "chance is .25"
+    method = kind(lm)
+    assert float((method.predict(data).argmax(1) == y).double().mean()) >= 0.75, "chance is .25"
     assert method.trained == {}
     assert all(torch.equal(value, before[key]) for key, value in lm.model.state_dict().items())
 

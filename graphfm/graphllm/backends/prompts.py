@@ -22,10 +22,14 @@ def question(labels: Sequence[str], about: Sequence[str] = ()) -> str:
         labels: class names.
         about: what is said of each class, if anything is.
     """
+    return f"Question: the classes are {listed(labels, about)}. Which class is the node of? Answer:"
+
+
+def listed(labels: Sequence[str], about: Sequence[str] = ()) -> str:
+    """The class names, separated by commas, each with what is said of it in brackets; as in :func:`question`."""
     names = [str(label).replace("_", " ") for label in labels]
     said = [text.strip(" .") for text in about] or [""] * len(names)
-    told = [f"{name} ({text})" if text else name for name, text in zip(names, said, strict=True)]
-    return f"Question: the classes are {', '.join(told)}. Which class is the node of? Answer:"
+    return ", ".join(f"{name} ({text})" if text else name for name, text in zip(names, said, strict=True))
 
 
 def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphfm.graphllm.backends.asking import ask_all
-from graphfm.graphllm.backends.prompts import question
+from graphfm.graphllm.backends.prompts import listed
 from graphfm.graphllm.method import ZeroShot
 from graphfm.graphllm.texts import adjacency, asked_of, node_texts, readable
 
@@ -50,13 +50,13 @@ def _plain(text: str) -> str:
 
 
 class LMZeroShot(ZeroShot):
-    """The likelihood of each class name after a node's text and the question; edges are not looked at.
+    """The likelihood of each class name after a node's text; edges are not looked at.
 
-    The question names the classes, with their descriptions where there are some. By itself a likelihood prefers names
-    that are short and common, up to the same answer for every node; so each is divided by what it is where "N/A",
-    "[MASK]" or nothing stands in the place of the texts (the mean of the three): contextual calibration, Zhao et al.,
-    2102.09690, section 5, without examples in the prompt. Their W is diagonal, ours too; they take a softmax of
-    quotients, here they are made to sum to 1, which names the same class.
+    The prompt names the classes first, with their descriptions where there are some. A likelihood by itself prefers
+    names that are short and common, up to the same answer for every node; so each is divided by what it is where
+    "N/A", "[MASK]" or nothing stands in the place of the texts (the mean of the three): contextual calibration, Zhao
+    et al., 2102.09690, section 5, without examples in the prompt. Their W is diagonal, ours too; they take a softmax
+    of quotients, here they are made to sum to 1, which names the same class.
 
     Frozen: the language model. Nothing is trained, nothing is generated, so no answer is unknown. GLBench lets its
     models write an answer and looks for a name in it (:class:`ChatZeroShot`); here all names are scored. The prompt is
@@ -76,6 +76,7 @@ class LMZeroShot(ZeroShot):
     family = "zero-shot"
     descriptions: ClassVar[bool] = True
     told: ClassVar[int] = 0
+    end: ClassVar[str] = "Class:"
 
     def __init__(
         self,
@@ -104,15 +105,20 @@ class LMZeroShot(ZeroShot):
         return self
 
     def prompts(self, data: Data) -> list[str]:
-        """What is asked of each node: its text, those of its neighbours, the question with all class names."""
+        """What is asked of each node ``[N]``: the classes, the texts of neighbours, its own text."""
         texts = [text[: self.characters] for text in node_texts(data)]
-        asked = question(data.label_text, data.get("label_description") or ())
         if not self.neighbours:
-            return [_prompt(text, [], asked) for text in texts]
+            return [self._prompt(data, text) for text in texts]
         around = drawn_neighbours(data, self.neighbours, self.seed)
         return [
-            _prompt(text, [texts[other] for other in others], asked) for text, others in zip(texts, around, strict=True)
+            self._prompt(data, text, [texts[other] for other in others])
+            for text, others in zip(texts, around, strict=True)
         ]
+
+    def _prompt(self, data: Data, text: str, others: Sequence[str] = ()) -> str:
+        classes = listed(data.label_text, data.get("label_description") or ())
+        around = "".join(f"Neighbour: {other}\n" for other in others)
+        return f"Classes: {classes}.\n{around}Text: {text}\n{self.end}"
 
     def predict(self, data: Data) -> Tensor:
         """Probabilities of the class names among themselves ``[N, C]``; NaN for nodes that are not asked about."""
@@ -120,8 +126,7 @@ class LMZeroShot(ZeroShot):
         found = torch.full((len(prompts), len(names)), torch.nan)
         likely = self.lm.score([prompts[i] for i in nodes.tolist()], names).log_softmax(1)
         if self.calibrate:
-            asked = question(data.label_text, data.get("label_description") or ())
-            empty = [_prompt(text, [text] * self.neighbours, asked) for text in CONTENT_FREE]
+            empty = [self._prompt(data, text, [text] * self.neighbours) for text in CONTENT_FREE]
             likely = likely - self.lm.score(empty, names).log_softmax(1).logsumexp(0)
         found[nodes] = likely.softmax(1)
         return found
@@ -153,6 +158,7 @@ class ChatZeroShot(LMZeroShot):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("chat",)
+    end: ClassVar[str] = "Answer with the name of one class only."
 
     def __init__(
         self,
@@ -175,7 +181,7 @@ class ChatZeroShot(LMZeroShot):
             BudgetError: the budget is spent.
         """
         prompts, nodes = self.prompts(data), asked_of(data).tolist()
-        asked = [f"{prompts[node]} Answer with the name of one class only." for node in nodes]
+        asked = [prompts[node] for node in nodes]
         answers, self.usage = ask_all(self.chat, asked, self.max_tokens)
         return named_scores(answers, nodes, len(prompts), data.label_text)
 
@@ -185,10 +191,6 @@ class NeighbourChatZeroShot(ChatZeroShot):
 
     uses = frozenset({"text", "structure"})
     told: ClassVar[int] = 4
-
-
-def _prompt(text: str, others: Sequence[str], asked: str) -> str:
-    return f"{text} " + "".join(f"Neighbour: {other} " for other in others) + asked
 
 
 def named_scores(answers: Sequence[str], nodes: Sequence[int], rows: int, labels: Sequence[str]) -> Tensor:

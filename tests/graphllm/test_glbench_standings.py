@@ -1,10 +1,11 @@
 """Standings by hand: kin in ranks, and peaks of memory."""
 
 import dataclasses
+import re
 
 import pytest
 
-from graphfm.graphllm.page import write_glbench_report
+from graphfm.graphllm.page import cost_plot, write_glbench_report
 from graphfm.graphllm.runner import RESULTS
 from graphfm.graphllm.standings import standings
 from graphfm.results import Result, append
@@ -72,3 +73,12 @@ def test_memory_is_the_median_of_the_seeds_where_it_is_largest():
     cells = [cell("A", place, 0.5, seed=i, memory=m) for place, got in peaks.items() for i, m in enumerate(got)]
     (found,) = standings(cells)
     assert found.lines[0].memory == 6
+
+
+def test_seconds_that_are_near_each_other_still_have_two_ticks():
+    pytest.importorskip("matplotlib", reason="the extra that draws is not installed")
+    near = [dataclasses.replace(one, seconds=40.0 + i / 100) for i, one in enumerate(CELLS)]
+    (found,) = standings(near, {})
+    drawn = re.findall(r">\s*([^<>]+?)\s*</text>", cost_plot(found))
+    assert {"10", "100"} <= set(drawn), drawn
+    assert "1000" not in drawn

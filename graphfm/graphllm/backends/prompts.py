@@ -16,7 +16,7 @@ _ANCHOR = ":"  # what a prompt ends with; labels are tokenised behind it, for so
 
 
 def question(labels: Sequence[str], about: Sequence[str] = ()) -> str:
-    """How every method here asks for the class: names them all, and ends where the answer begins.
+    """How predictors here ask for the class: names them all, and ends where the answer begins.
 
     Args:
         labels: class names.

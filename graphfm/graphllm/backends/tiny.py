@@ -146,10 +146,10 @@ def tiny_llama(
 
     It stands in for a real model where none can be had, so that methods which look inside one really train, in seconds.
     A quarter of its steps tell the next word of ``texts`` (all, without labels). The others answer a question as the
-    predictors here ask it: a class name is put somewhere into a text, from which all other class names are taken out, and
-    the answer is that name; without these exercises so small a model never looks back at what it was shown. It sees
-    the texts of all nodes that it is given and no labels of nodes. What it can do is no evidence about language models,
-    and results with it are marked as such.
+    predictors here ask it: a class name is put somewhere into a text, from which all other class names are taken out,
+    and the answer is that name; without these exercises so small a model never looks back at what it was shown. It
+    sees the texts of all nodes that it is given and no labels of nodes. What it can do is no evidence about language
+    models, and results with it are marked as such.
 
     Args:
         texts: to train on; at least one with two words.

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from graphfm.graphllm.cost_plot import cost_plot
 from graphfm.graphllm.ranks import Ranking
 from graphfm.graphllm.runner import RESULTS, failures
 from graphfm.graphllm.standings import Line, Standings, standings
-from graphfm.report import plots
 from graphfm.report.rows import interval, percent, seconds
 from graphfm.report.style import CSS
 from graphfm.results import Result, Summary, read
 
-__all__ = ["cost_plot", "write_glbench_report"]
+__all__ = ["write_glbench_report"]
 
 _MORE = """
 td .family { color: var(--muted); font-size: .8rem; }
@@ -62,29 +62,6 @@ def write_glbench_report(
     ]
     path.write_text("\n".join(parts), encoding="utf-8")
     return path
-
-
-def cost_plot(one: Standings) -> str:
-    """Mean seconds a cell, encoding included, against mean accuracy; ``<svg>``, empty with fewer than two points."""
-    points = [line for line in one.lines if not math.isnan(line.mean)]
-    if len(points) < 2 or not plots.available():
-        return ""
-    figure, axes = plots.blank(4.2)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    spots = [(max(line.seconds, 1e-2), 100 * line.mean, line.method) for line in points]
-    for cost, accuracy, _ in spots:
-        axes.plot(cost, accuracy, "o", color=plots.MUTED, markersize=5, zorder=3)
-    axes.minorticks_off()
-    axes.grid(axis="both", color=plots.LINE, linewidth=0.6)
-    axes.margins(x=0.2, y=0.12)
-    # Whole decades: with fewer than two ticks a logarithmic axis says nothing.
-    low, high = min(spots)[0] / 1.2, max(spots)[0] * 1.2
-    axes.set_xlim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))
-    plots.label_points(axes, spots)
-    axes.set_xlabel("seconds a cell, encoding included")
-    axes.set_ylabel("mean accuracy, %")
-    return plots.as_svg(figure, "Seconds against accuracy")
 
 
 def _headline(found: Sequence[Standings]) -> str:

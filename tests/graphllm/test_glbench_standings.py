@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from graphfm.graphllm.page import cost_plot, write_glbench_report
+from graphfm.graphllm.cost_plot import cost_plot
+from graphfm.graphllm.page import write_glbench_report
 from graphfm.graphllm.runner import RESULTS
 from graphfm.graphllm.standings import standings
 from graphfm.results import Result, append

@@ -15,7 +15,7 @@ tiny    what needs a causal model, with a tiny Llama trained on the dataset's ow
         reads them as well, are MiniLM's); these figures say that methods run, nothing about language models, and
         stand in a table of their own
 smollm2 the packaged SmolLM2-135M-Instruct is asked for classes, zero-shot and without training, in bfloat16, beside the
-        rules on MiniLM's vectors that need no training either; training it takes more than a CPU
+        rules on MiniLM's vectors that need no training either
 
 Graphs with text are read from GRAPHFM_DATA/tag. Cells go to results/glbench/MODELS/results.jsonl as they come; a run
 that was stopped goes on.
@@ -81,7 +81,8 @@ def stock_for(models: str, graph: Any) -> Any:
 def rounds(models: str) -> list[list[type[Any]]]:
     """Methods that run on ``models``, the cheap ones in a round before the others.
 
-    With the tiny models only those that need a causal one: an encoder can be had whole, and is measured so.
+    With the tiny models only those that need a causal one: an encoder can be had whole, and is measured so. With
+    SmolLM2 what is zero-shot and trains nothing.
     """
     from graphfm.graphllm.catalogue import methods
     from graphfm.graphllm.method import ZeroShot

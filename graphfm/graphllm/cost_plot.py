@@ -23,7 +23,7 @@ def cost_plot(one: Standings) -> str:
         axes.plot(cost, accuracy, "o", color=plots.MUTED, markersize=5, zorder=3)
     axes.minorticks_off()
     axes.grid(axis="both", color=plots.LINE, linewidth=0.6)
-    axes.margins(x=0.2, y=0.12)
+    axes.margins(y=0.12)
     # Whole decades: with fewer than two ticks a logarithmic axis says nothing.
     low, high = min(spots)[0] / 1.2, max(spots)[0] * 1.2
     axes.set_xlim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))

@@ -106,17 +106,20 @@ class LMZeroShot(ZeroShot):
 
     def prompts(self, data: Data) -> list[str]:
         """What is asked of each node ``[N]``: the classes, the texts of neighbours, its own text."""
-        texts = [text[: self.characters] for text in node_texts(data)]
+        texts, classes = [text[: self.characters] for text in node_texts(data)], self._classes(data)
         if not self.neighbours:
-            return [self._prompt(data, text) for text in texts]
+            return [self._prompt(classes, text) for text in texts]
         around = drawn_neighbours(data, self.neighbours, self.seed)
         return [
-            self._prompt(data, text, [texts[other] for other in others])
+            self._prompt(classes, text, [texts[other] for other in others])
             for text, others in zip(texts, around, strict=True)
         ]
 
-    def _prompt(self, data: Data, text: str, others: Sequence[str] = ()) -> str:
-        classes = listed(data.label_text, data.get("label_description") or ())
+    @staticmethod
+    def _classes(data: Data) -> str:
+        return listed(data.label_text, data.get("label_description") or ())
+
+    def _prompt(self, classes: str, text: str, others: Sequence[str] = ()) -> str:
         around = "".join(f"Neighbour: {other}\n" for other in others)
         return f"Classes: {classes}.\n{around}Text: {text}\n{self.end}"
 
@@ -126,14 +129,15 @@ class LMZeroShot(ZeroShot):
         found = torch.full((len(prompts), len(names)), torch.nan)
         likely = self.lm.score([prompts[i] for i in nodes.tolist()], names).log_softmax(1)
         if self.calibrate:
-            empty = [self._prompt(data, text, [text] * self.neighbours) for text in CONTENT_FREE]
+            classes = self._classes(data)
+            empty = [self._prompt(classes, text, [text] * self.neighbours) for text in CONTENT_FREE]
             likely = likely - self.lm.score(empty, names).log_softmax(1).logsumexp(0)
         found[nodes] = likely.softmax(1)
         return found
 
 
 class NeighbourLMZeroShot(LMZeroShot):
-    """:class:`LMZeroShot` that is told the texts of up to four neighbours as well."""
+    """:class:`LMZeroShot` that is told the texts of up to four neighbours as well; prompts without texts have four."""
 
     uses = frozenset({"text", "structure"})
     told: ClassVar[int] = 4
